@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: MIT */
+/* memslot.h - everything: see memslot(7). */
+#ifndef MEMSLOT_H
+#define MEMSLOT_H
+
+#include <memslot/base.h>
+#include <memslot/image.h>
+#include <memslot/slot.h>
+
+#endif

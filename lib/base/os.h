@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * os.h - every system call that the library makes, and what each promises.
+ *
+ * All return 0 (or a count) or -errno. Memory calls are made by syscall(2), so that an interposed
+ * mmap, our own preload's included, is not called back (INVARIANTS 28).
+ */
+#ifndef MS_OS_H
+#define MS_OS_H
+
+#include "util.h"
+
+#include <sys/stat.h>
+#include <sys/types.h>
+
+/* Distribution headers may be older than the kernel. */
+#define MS_MADV_POPULATE_WRITE 23
+#define MS_MADV_DONTNEED_LOCKED 24
+#define MS_MADV_GUARD_INSTALL 102
+#define MS_MADV_GUARD_REMOVE 103
+
+#define MS_PAGE_IS_FILE (1u << 2)
+#define MS_PAGE_IS_PRESENT (1u << 3)
+#define MS_PAGE_IS_SWAPPED (1u << 4)
+#define MS_PAGE_IS_PFNZERO (1u << 5)
+#define MS_PAGE_IS_GUARD (1u << 8)
+
+/* struct page_region and struct pm_scan_arg of <linux/fs.h> since Linux 6.7. */
+struct ms_page_region {
+	uint64_t start, end, categories;
+};
+
+struct ms_pm_scan_arg {
+	uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages, category_inverted,
+		category_mask, category_anyof_mask, return_mask;
+};
+
+/* What has to be true again after something was mapped over a slot (INVARIANTS 13). */
+struct ms_os_attrs {
+	bool nohugepage, hugepage, dontfork, dontdump;
+	const char *name; /* shown in /proc/PID/maps; best effort */
+};
+
+/* System calls made by this thread: the difference is what a piece of work cost. */
+extern MS_HIDDEN __thread uint64_t ms_os_calls __attribute__((tls_model("initial-exec")));
+
+/* --- address space --- */
+
+/* Private anonymous memory without a commitment. `at` not NULL: exactly there, or -EEXIST (nothing
+ * is ever replaced; kernels before 4.17 take `at` for a hint: then -EEXIST too). */
+MS_HIDDEN int ms_os_reserve(void *at, size_t size, int prot, void **ret_address);
+MS_HIDDEN int ms_os_unmap(void *address, size_t size);
+/*
+ * Map over a part of a slot: zeros (fd -1) or a file, private, and re-apply everything that a new
+ * mapping lacks. The only function that does so. On failure the range may be mapped anew without
+ * its attributes: the caller's slot is unknown. -ENODATA: everything but NOHUGEPAGE worked, so the
+ * fault counter proves nothing for this slot.
+ */
+MS_HIDDEN int ms_os_map_over(void *address, size_t size, int prot, int fd, uint64_t offset,
+	const struct ms_os_attrs *attrs);
+/* Apply attributes to a mapping of ours; as above. */
+MS_HIDDEN int ms_os_apply(void *address, size_t size, const struct ms_os_attrs *attrs);
+/* A shared mapping of a file. */
+MS_HIDDEN int ms_os_map_shared(int fd, uint64_t offset, size_t size, int prot, void **ret_address);
+MS_HIDDEN int ms_os_map_private(int fd, size_t size, int prot, void **ret_address);
+/* mprotect: takes the address-space lock for writing, may split mappings (-ENOMEM at the limit). */
+MS_HIDDEN int ms_os_protect(void *address, size_t size, int prot);
+/* madvise as it is: may do a part of the work and fail. */
+MS_HIDDEN int ms_os_advise(void *address, size_t size, int advice);
+/* Guard markers: every access faults, contents are gone, no new mapping is made. Locked memory is
+ * unlocked first where it must be. */
+MS_HIDDEN int ms_os_guard(void *address, size_t size);
+MS_HIDDEN int ms_os_unguard(void *address, size_t size);
+MS_HIDDEN int ms_os_populate(void *address, size_t size);
+/* Can the kernel read these 8 bytes? 0 or -EFAULT; touches nothing else. */
+MS_HIDDEN int ms_os_probe_read(const void *address);
+
+/* --- heap memory: for images and errors' sake only; slots take their bookkeeping by mmap --- */
+MS_HIDDEN void *ms_os_alloc(size_t size); /* zeroed; NULL */
+MS_HIDDEN void ms_os_free(void *memory);
+
+/* --- files --- */
+MS_HIDDEN int ms_os_open(const char *path, int flags, unsigned mode); /* O_CLOEXEC added */
+MS_HIDDEN int ms_os_close(int fd);
+MS_HIDDEN int ms_os_dup(int fd);	 /* close-on-exec */
+MS_HIDDEN int ms_os_access_mode(int fd); /* O_RDONLY, O_WRONLY, O_RDWR, or O_PATH's */
+MS_HIDDEN int ms_os_stat(int fd, struct stat *ret_stat);
+MS_HIDDEN int64_t ms_os_seek(int fd, int64_t offset, int whence);
+/* Whole length or error; -EIO when the file ends before; -EFBIG, and no signal, for what would exceed
+ * RLIMIT_FSIZE. */
+MS_HIDDEN int ms_os_read_at(int fd, void *to, size_t size, uint64_t offset);
+MS_HIDDEN int ms_os_write_at(int fd, const void *from, size_t size, uint64_t offset);
+MS_HIDDEN int ms_os_truncate(int fd, uint64_t size);
+MS_HIDDEN int ms_os_punch(int fd, uint64_t offset, uint64_t size); /* make a hole */
+MS_HIDDEN int ms_os_allocate(
+	int fd, uint64_t offset, uint64_t size); /* fill holes, keep the rest */
+MS_HIDDEN int ms_os_sync(int fd);
+MS_HIDDEN int ms_os_rename(const char *from, const char *to);
+MS_HIDDEN int ms_os_unlink(const char *path);
+/* A fresh file beside `path` (O_EXCL, mode 0600); its name, of room bytes, is written to ret_name.
+ */
+MS_HIDDEN int ms_os_temporary(const char *path, char *ret_name, size_t room);
+/* Anonymous memory file, sealable where the kernel can. */
+MS_HIDDEN int ms_os_memfd(const char *name);
+/* After this nobody can change or shrink it. */
+MS_HIDDEN int ms_os_seal(int fd);
+/* The largest file this process may write; exceeding it would raise SIGXFSZ. */
+MS_HIDDEN uint64_t ms_os_file_limit(void);
+
+/* --- the process --- */
+MS_HIDDEN int ms_os_scan(int fd, struct ms_pm_scan_arg *arg); /* regions filled, or -errno */
+MS_HIDDEN int ms_os_thread_faults(uint64_t *ret_faults);      /* minor + major, this thread's */
+MS_HIDDEN int ms_os_pid(void);
+MS_HIDDEN uint64_t ms_os_clock_ns(void);
+MS_HIDDEN int ms_os_name(void *address, size_t size, const char *name);
+MS_HIDDEN int ms_os_pkey_probe(void);
+MS_HIDDEN int ms_os_uring_probe(void);
+MS_HIDDEN int ms_os_process_madvise_self(void *address, size_t size, int advice);
+MS_HIDDEN void ms_os_yield(void);
+
+#ifdef MS_INJECT
+/*
+ * Fault injection, in the build for tests only: the call number `at` (1, 2, ...) after arming fails
+ * with `error`; `partial`: an madvise does the first half of its range before it fails.
+ */
+struct ms_os_inject {
+	uint64_t at, seen;
+	int error;
+	bool partial;
+	bool for_good; /* also every later call of the same number */
+	long only;     /* only this system call number counts; 0: all, MS_INJECT_ALLOC: memory */
+};
+#define MS_INJECT_ALLOC (-1L)
+extern struct ms_os_inject ms_os_inject;
+#endif
+
+#endif

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * pagemap.c - asking the kernel which pages are private (PAGEMAP_SCAN, Linux 6.7).
+ *
+ * Invariant: a page is reported when this process owns it: it is no page of a file, not the zero
+ * page, and present or swapped (a swapped page that were missed would be read by the next tenant).
+ * Guard markers look swapped and are excluded where the kernel can tell; callers never scan beyond
+ * the edge (INVARIANTS 3). A full array is no end: the walk goes on at walk_end.
+ *
+ * The descriptor of /proc/self/pagemap speaks for the process that opened it, and the application
+ * may close it or put another file in its place. So each walk compares device and inode, and the
+ * fork epoch, with those at opening. The lock is held for the opening only and names its holder's
+ * epoch, so that a child never waits for a thread that it does not have.
+ */
+#define _GNU_SOURCE
+#include "pagemap.h"
+
+#include "feature.h"
+#include "fork.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+
+static _Atomic(uint64_t) lock;	 /* 0, or the epoch of the process whose thread holds it */
+static _Atomic(uint64_t) opened; /* epoch << 32 | descriptor + 1; 0: never opened */
+static _Atomic(uint64_t) inode;	 /* of the descriptor */
+static _Atomic(uint64_t) device;
+
+static void lock_take(uint64_t epoch)
+{
+	uint64_t seen = 0;
+
+	while (!atomic_compare_exchange_weak(&lock, &seen, epoch)) {
+		if (seen == epoch) {
+			ms_os_yield();
+			seen = 0;
+		} /* else free, or held by a thread that only our parent has: take it over */
+	}
+}
+
+/* Is `word`'s descriptor still the file that we opened? */
+static bool is_ours(uint64_t word, int *ret_fd)
+{
+	struct stat now;
+	int fd = (int)(uint32_t)word - 1;
+
+	if (fd < 0 || ms_os_stat(fd, &now))
+		return false;
+	*ret_fd = fd;
+	return now.st_ino == atomic_load(&inode) && now.st_dev == atomic_load(&device);
+}
+
+static int open_locked(uint64_t epoch)
+{
+	uint64_t word = atomic_load(&opened);
+	struct stat now;
+	int fd, error;
+
+	if (is_ours(word, &fd)) {
+		if (word >> 32 == (uint32_t)epoch)
+			return fd; /* another thread was faster */
+		ms_os_close(fd);   /* inherited: speaks for our parent */
+	}
+	atomic_store(&opened, 0);
+	fd = ms_os_open("/proc/self/pagemap", O_RDONLY, 0);
+	if (fd < 0)
+		return fd;
+	error = ms_os_stat(fd, &now);
+	if (error) {
+		ms_os_close(fd);
+		return error;
+	}
+	atomic_store(&inode, now.st_ino);
+	atomic_store(&device, now.st_dev);
+	atomic_store(&opened, epoch << 32 | (uint32_t)(fd + 1));
+	return fd;
+}
+
+static int pagemap_fd(void)
+{
+	uint64_t epoch = ms_fork_epoch(), word = atomic_load(&opened);
+	int fd;
+
+	if (word >> 32 == (uint32_t)epoch && is_ours(word, &fd))
+		return fd;
+	lock_take(epoch);
+	fd = open_locked(epoch);
+	atomic_store(&lock, 0);
+	return fd;
+}
+
+int ms_pagemap_begin(struct ms_pagemap_walk *walk, const void *address, size_t size)
+{
+	if (!ms_feature(MS_FEATURE_PAGEMAP_SCAN))
+		return -EOPNOTSUPP;
+	walk->at = (uint64_t)(uintptr_t)address;
+	walk->end = walk->at + size;
+	walk->fd = pagemap_fd();
+	return walk->fd < 0 ? walk->fd : 0;
+}
+
+int ms_pagemap_next(struct ms_pagemap_walk *walk)
+{
+	uint64_t never = MS_PAGE_IS_FILE | MS_PAGE_IS_PFNZERO;
+	int count = 0;
+
+	if (ms_feature(MS_FEATURE_GUARD_CATEGORY))
+		never |= MS_PAGE_IS_GUARD;
+	while (count == 0 && walk->at < walk->end) {
+		struct ms_pm_scan_arg arg = {
+			.size = sizeof arg,
+			.start = walk->at,
+			.end = walk->end,
+			.vec = (uint64_t)(uintptr_t)walk->regions,
+			.vec_len = sizeof walk->regions / sizeof walk->regions[0],
+			.category_inverted = never,
+			.category_mask = never,
+			.category_anyof_mask = MS_PAGE_IS_PRESENT | MS_PAGE_IS_SWAPPED,
+			.return_mask = MS_PAGE_IS_PRESENT | MS_PAGE_IS_SWAPPED,
+		};
+		count = ms_os_scan(walk->fd, &arg);
+		if (count < 0)
+			return count;
+		if (arg.walk_end <= walk->at)
+			return -EIO; /* no progress: not the call that we know */
+		walk->at = arg.walk_end;
+	}
+	return count;
+}

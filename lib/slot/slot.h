@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * slot.h - the slot, and who in this room does what.
+ *
+ *   slot.c      create, destroy, accessors          reset.c     make the contents pristine
+ *   state.c     who may do what now: holds, fork    inspect.c   what AUTO looks at, and evicts
+ *   edge.c      where the accessible part ends      policy.c    which way to reset is cheapest
+ *   show.c      instantiate, remake, resize         price.c     what this machine charges
+ *   scan.c      which pages are private             release.c   give pages back, whatever it takes
+ *   view.c      protect, exempt, discard, written   capture.c   capture, checkpoint
+ *
+ * Everything inside counts in pages of the slot: page 0 is the first page behind guard_before.
+ */
+#ifndef MS_SLOT_H
+#define MS_SLOT_H
+
+#include "base/counter.h"
+#include "base/os.h"
+#include "image/image.h"
+#include "slot/policy.h"
+#include "slot/retained.h"
+#include "slot/runs.h"
+
+#include <stdatomic.h>
+
+#include <memslot/slot.h>
+
+/* Images of at most this many bytes are copied into anonymous memory: no VMA, and cheaper than
+ * mapping; the price is that every reset copies them whole (INVARIANTS 4). */
+#define MS_SLOT_COPY_BYTES (16u << 10)
+/* reserve + guard_after up to here: guards and edge are markers (INVARIANTS 14). */
+#define MS_SLOT_MARKER_BYTES (2u << 20)
+
+enum ms_edge {
+	MS_EDGE_NONE,	 /* not enforced up to capacity */
+	MS_EDGE_MARKER,	 /* guard markers: no VMA; what they cover is dropped */
+	MS_EDGE_PROTECT, /* mprotect: clean pages stay hidden beyond the edge */
+};
+
+struct memslot_slot {
+	/* fixed at creation */
+	unsigned char *base;
+	size_t capacity_pages, reserve_pages, before_pages, after_pages;
+	uint32_t flags, reset_method;
+	enum ms_edge edge;
+	struct ms_os_attrs attrs;
+	size_t bookkeeping_bytes; /* of the mapping that this struct lies in */
+	int (*on_reset)(struct memslot_slot *slot, void *context);
+	void *context;
+
+	/* any thread: see state.c */
+	_Atomic(uint64_t) word;
+	_Atomic(uint64_t) epoch;
+	uint64_t callback_thread; /* whose on_reset is running */
+
+	/* what it shows */
+	struct memslot_image *image; /* a reference; NULL: zeros */
+	size_t target_pages;	     /* the size a reset comes back to */
+	size_t size_pages;	     /* where the edge is now */
+	bool copied;		     /* the image lies in anonymous memory */
+	bool mixed; /* mappings show something else than image (a checkpoint failed):
+		       nothing may be dropped, only copied or mapped over */
+	bool populated;
+
+	/* what may differ from it */
+	struct ms_retained retained;
+	bool exact;		/* every private page below the edge or hidden is in the set */
+	struct ms_reading seen; /* no later than the hand-out; thread 0: none */
+	bool no_counter;	/* NOHUGEPAGE is not to be had: the counter proves nothing */
+	uint8_t spoilt;		/* readings in a row that moved for nothing */
+	uint8_t late;		/* resets for which to read once more at the end */
+	uint16_t pause;		/* resets for which not to ask at all */
+	struct ms_runs exempt, protects;
+
+	struct ms_policy policy;
+	struct memslot_slot_stats stats;
+	void *user;
+};
+
+static inline unsigned char *ms_slot_address(const struct memslot_slot *slot, size_t page)
+{
+	return slot->base + ms_pages_to_bytes(page);
+}
+
+/* Where scans, drops and captures end: the edge, or the capacity where it is not enforced. */
+static inline size_t ms_slot_end(const struct memslot_slot *slot)
+{
+	return slot->edge == MS_EDGE_NONE ? slot->capacity_pages : slot->size_pages;
+}
+
+static inline size_t ms_slot_image_end(const struct memslot_image *image)
+{
+	return image ? image->first + image->pages : 0;
+}
+
+/* Is the image the caller's own file, which may not be read or restored from (INVARIANTS 6)? */
+static inline bool ms_slot_foreign(const struct memslot_slot *slot)
+{
+	return slot->image && !slot->image->bytes;
+}
+
+/* --- state.c --- */
+#define MS_STATE_IO_MASK 0xffffffull	      /* HOLD_IO count */
+#define MS_STATE_PIN_MASK (0xffffffull << 24) /* HOLD_PIN count */
+#define MS_STATE_BUSY (1ull << 48)	      /* a call that must be alone is running */
+#define MS_STATE_CALLBACK (1ull << 49)	      /* on_reset is running */
+#define MS_STATE_TOUCHED (1ull << 50)	      /* held or pinned at some time since the last reset */
+#define MS_STATE_UNCONFINED (1ull << 51)      /* CONFINED is withdrawn until the next hand-out */
+#define MS_STATE_UNKNOWN (1ull << 52)
+#define MS_STATE_DEAD (1ull << 53) /* a child's copy that may not be used */
+
+enum ms_alone { MS_ALONE, MS_ALONE_OR_PINNED, MS_ALONE_EVEN_UNKNOWN, MS_ALONE_UNKNOWN_OR_PINNED };
+
+/* 0, or -ESTALE: the slot is dead or unknown. For calls that need not be alone. */
+MS_HIDDEN int ms_state_usable(struct memslot_slot *slot);
+/* Begin a call that must be alone; the word as it was goes to ret_word. */
+MS_HIDDEN int ms_state_begin(struct memslot_slot *slot, enum ms_alone alone, uint64_t *ret_word);
+/* The same for destroy: a dead copy may be destroyed whatever holds it had. */
+MS_HIDDEN int ms_state_begin_destroy(struct memslot_slot *slot, uint64_t *ret_word);
+/* A child's copy that may not be used? For calls that change nothing. */
+MS_HIDDEN bool ms_state_dead(const struct memslot_slot *slot);
+/* May the edge go up now? Holds do not matter. */
+MS_HIDDEN int ms_state_may_grow(struct memslot_slot *slot);
+/* May the contents be read now? */
+MS_HIDDEN int ms_state_may_capture(struct memslot_slot *slot);
+/* End it; `unknown`: it failed midway. */
+MS_HIDDEN void ms_state_end(struct memslot_slot *slot, bool unknown);
+/* End a reset or instantiate: runs on_reset. Returns error, or on_reset's. */
+MS_HIDDEN int ms_state_end_reset(struct memslot_slot *slot, int error, bool handed_out);
+
+/* --- edge.c --- */
+/* Reserve the address space and put the edge at 0. */
+MS_HIDDEN int ms_edge_create(struct memslot_slot *slot, void *base_address);
+MS_HIDDEN int ms_edge_destroy(struct memslot_slot *slot);
+/* Open [size, pages). On failure the slot is unknown. */
+MS_HIDDEN int ms_edge_raise(struct memslot_slot *slot, size_t pages);
+/* Close [pages, size): what the edge covers is pristine already, or a marker drops it. */
+MS_HIDDEN int ms_edge_lower(struct memslot_slot *slot, size_t pages);
+/* Map zeros and the image over pages [first, end), which keep their protection. They leave the set.
+ */
+MS_HIDDEN int ms_edge_map_over(struct memslot_slot *slot, size_t first, size_t end);
+/* Map a part of an image's extent over pages that are inside the edge. They leave the set. */
+MS_HIDDEN int ms_edge_map_image(
+	struct memslot_slot *slot, const struct memslot_image *image, size_t first, size_t end);
+MS_HIDDEN int ms_edge_map_zeros(struct memslot_slot *slot, size_t first, size_t end, int prot);
+/* The protection of an accessible page without a protect() of the user's. */
+#define MS_EDGE_RW (1 | 2) /* PROT_READ | PROT_WRITE */
+
+/* --- show.c --- */
+/* Map an image's extents, inside the edge. */
+MS_HIDDEN int ms_show_map_image(struct memslot_slot *slot, const struct memslot_image *image);
+/* Map zeros where the old image is mapped and the next one (or NULL) is not. */
+MS_HIDDEN int ms_show_unmap_image(struct memslot_slot *slot, const struct memslot_image *old,
+	const struct memslot_image *next);
+
+/* --- release.c --- */
+/* Give pages [first, end) back; then they show the image or zeros. Pages of a copied image are
+ * copied again instead. What was given back leaves the set. */
+MS_HIDDEN int ms_release(struct memslot_slot *slot, size_t first, size_t end);
+/* The same for pages that are swapped, or only look so: they are never written to before they are
+ * dropped (INVARIANTS 3). A swapped page is not pinned, so this is legal under a pin too. */
+MS_HIDDEN int ms_release_swapped(struct memslot_slot *slot, size_t first, size_t end, bool pinned);
+/* All of it but the exempt pages, hidden ones too. */
+MS_HIDDEN int ms_release_all(struct memslot_slot *slot);
+
+/* --- reset.c --- */
+/* What a call knows before it touches anything. */
+struct ms_evidence {
+	struct ms_reading now; /* thread 0: not read */
+	bool drop;	       /* AUTO drops: nothing needs to be known */
+	bool known;	       /* the set is exact and nothing was written outside it */
+	bool touched;	       /* held or pinned since the last reset */
+	bool pinned;	       /* registered pages: nothing may be dropped */
+	bool confined;
+};
+
+MS_HIDDEN struct ms_evidence ms_reset_evidence(struct memslot_slot *slot, uint64_t word);
+/* Make [0, edge) pristine; hidden pages may be dropped. */
+MS_HIDDEN int ms_reset_contents(struct memslot_slot *slot, const struct ms_evidence *evidence);
+/* Copy the image or zeros over pages [first, end), in place. */
+MS_HIDDEN int ms_reset_restore(struct memslot_slot *slot, size_t first, size_t end);
+/* After the last step that maps or populates: keep the reading for the next reset. */
+MS_HIDDEN void ms_reset_keep_reading(struct memslot_slot *slot, const struct ms_evidence *evidence);
+/* --- scan.c --- */
+/* Bring the set up to date with [0, edge). Private pages that may not be in it (no room, swapped,
+ * pages of a foreign image) are released, or with a pin outstanding restored in place. */
+MS_HIDDEN int ms_scan(
+	struct memslot_slot *slot, const struct ms_evidence *evidence, size_t *ret_fresh);
+
+/* --- view.c --- */
+/* Pages of [first, end) that protect() changed become readable and writable; the table stays. */
+MS_HIDDEN int ms_view_lift(struct memslot_slot *slot, size_t first, size_t end);
+/* Protect again what the table says. */
+MS_HIDDEN int ms_view_put_back(struct memslot_slot *slot, size_t first, size_t end);
+
+#endif
