@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * block.c - a stretch of cycles of one variant in one workload.
+ *
+ *   steady   lead-in | cycles timed one by one | as many timed together | everything verified
+ *   phases   lead-in, as the last phase ended | each phase, timed one by one | everything verified
+ *
+ * The first cycles of a lead-in are verified too. Cycles timed one by one give median and p99;
+ * those timed together the mean, without a clock in between.
+ *
+ * Invariant: nothing but begin, the run and end lies between two readings of the clock.
+ */
+#define _GNU_SOURCE
+#include "block.h"
+
+#include <stdlib.h>
+#include <sys/resource.h>
+
+#define VERIFIED_CYCLES 20
+#define LEAD_CYCLES 64
+
+static int by_value(const void *a, const void *b)
+{
+	const double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+double median_of(double *values, size_t count)
+{
+	if (count == 0)
+		return 0;
+	qsort(values, count, sizeof(*values), by_value);
+	return count % 2 ? values[count / 2] : (values[count / 2 - 1] + values[count / 2]) / 2;
+}
+
+double measure_clock(void)
+{
+	double costs[1001];
+
+	for (size_t i = 0; i < 1001; i++) {
+		uint64_t before = clock_ns();
+		costs[i] = (double)(clock_ns() - before);
+	}
+	return median_of(costs, 1001);
+}
+
+static inline void play(const struct instance *instance, const struct run *run)
+{
+	unsigned char *base = instance->base;
+
+	for (size_t offset = 0; offset < run->read; offset += 64)
+		(void)*(volatile unsigned char *)(base + offset);
+	for (size_t i = 0; i < run->count; i++)
+		*(volatile uint32_t *)(base + run->touches[i].offset) = run->touches[i].value;
+}
+
+int run_cycle(struct instance *instance, const struct run *run)
+{
+	const struct backend *backend = instance->variant->backend;
+	int error = backend->begin(instance, run->grow);
+
+	if (error)
+		return error;
+	play(instance, run);
+	return backend->end(instance);
+}
+
+int check_cycle(struct instance *instance, const struct run *run, const char *workload, bool all)
+{
+	const struct backend *backend = instance->variant->backend;
+	int error = backend->begin(instance, run->grow);
+
+	if (!error)
+		error = (all ? verify_all : verify_resident)(
+			instance, instance->size + run->grow, workload);
+	if (error)
+		return error;
+	play(instance, run);
+	return backend->end(instance);
+}
+
+static const struct run *next_run(struct lane *lane, const struct phase *phase)
+{
+	return &phase->runs[lane->next++ % phase->run_count];
+}
+
+static uint64_t thread_faults(void)
+{
+	struct rusage usage;
+
+	getrusage(RUSAGE_THREAD, &usage);
+	return (uint64_t)usage.ru_minflt + (uint64_t)usage.ru_majflt;
+}
+
+static void start_counts(const struct lane *lane, struct block *block)
+{
+	block->faults -= thread_faults();
+	block->calls -= instance_calls(&lane->instance);
+}
+
+static void end_counts(const struct lane *lane, struct block *block)
+{
+	block->calls += instance_calls(&lane->instance);
+	block->faults += thread_faults();
+}
+
+static int lead_in(
+	struct lane *lane, const struct phase *phase, const char *workload, uint64_t budget_ns)
+{
+	uint64_t stop = clock_ns() + budget_ns;
+	int error = 0;
+
+	for (size_t i = 0; i < VERIFIED_CYCLES && !error; i++)
+		error = check_cycle(&lane->instance, next_run(lane, phase), workload, false);
+	for (size_t i = VERIFIED_CYCLES; i < LEAD_CYCLES && !error && clock_ns() < stop; i++)
+		error = run_cycle(&lane->instance, next_run(lane, phase));
+	return error;
+}
+
+/* Cycles timed one by one until `stop`, at least `least` and at most `most`. */
+static int time_each(struct lane *lane, const struct phase *phase, double clock_cost, size_t least,
+	size_t most, uint64_t stop, struct block *block)
+{
+	size_t first = block->count;
+	uint64_t before, after = 0;
+	double took;
+
+	while (block->count - first < most && (block->count - first < least || after < stop)) {
+		const struct run *run = next_run(lane, phase);
+		int error;
+
+		before = clock_ns();
+		error = run_cycle(&lane->instance, run);
+		after = clock_ns();
+		if (error)
+			return error;
+		took = (double)(after - before) - clock_cost;
+		block->samples[block->count++] = took > 0 ? took : 0;
+	}
+	return 0;
+}
+
+/* As many cycles again, timed together. */
+static int time_together(struct lane *lane, const struct phase *phase, struct block *block)
+{
+	uint64_t before = clock_ns();
+	int error = 0;
+
+	for (size_t i = 0; i < block->count && !error; i++)
+		error = run_cycle(&lane->instance, next_run(lane, phase));
+	block->mean = (double)(clock_ns() - before) / (double)block->count;
+	return error;
+}
+
+static int steady_block(const struct churn *churn, struct lane *lane,
+	const struct workload *workload, uint64_t budget_ns, struct block *block)
+{
+	const struct phase *phase = &workload->phases[0];
+	int error = lead_in(lane, phase, workload->name, budget_ns / 4);
+
+	if (error)
+		return error;
+	start_counts(lane, block);
+	error = time_each(lane, phase, churn->clock_cost, 32, MOST_SAMPLES,
+		clock_ns() + budget_ns * 3 / 8, block);
+	if (!error)
+		error = time_together(lane, phase, block);
+	end_counts(lane, block);
+	block->cycles = 2 * block->count;
+	return error;
+}
+
+static double mean_of(const double *values, size_t count)
+{
+	double sum = 0;
+
+	for (size_t i = 0; i < count; i++)
+		sum += values[i];
+	return count ? sum / (double)count : 0;
+}
+
+static int timed_phase(const struct churn *churn, struct lane *lane, const struct phase *phase,
+	size_t number, struct block *block)
+{
+	size_t first = block->count, cycles = churn->settings.cycles;
+	int error;
+
+	lane->next = 0;
+	start_counts(lane, block);
+	error = time_each(lane, phase, churn->clock_cost, cycles, cycles, 0, block);
+	end_counts(lane, block);
+	block->phase_mean[number] = mean_of(block->samples + first, block->count - first);
+	block->first_mean[number] =
+		mean_of(block->samples + first, cycles < FIRST_CYCLES ? cycles : FIRST_CYCLES);
+	return error;
+}
+
+static int phased_block(const struct churn *churn, struct lane *lane,
+	const struct workload *workload, struct block *block)
+{
+	const struct phase *last = &workload->phases[workload->phase_count - 1];
+	int error = lead_in(lane, last, workload->name, 0);
+
+	for (size_t i = 0; i < workload->phase_count && !error; i++) {
+		const struct phase *phase = &workload->phases[i];
+
+		if (phase->once)
+			error = run_cycle(&lane->instance, phase->runs);
+		else
+			error = timed_phase(churn, lane, phase, i, block);
+	}
+	block->mean = mean_of(block->samples, block->count);
+	block->cycles = block->count;
+	return error;
+}
+
+int block_run(const struct churn *churn, struct lane *lane, const struct workload *workload,
+	uint64_t budget_ns, struct block *block)
+{
+	const struct phase *last = &workload->phases[workload->phase_count - 1];
+	int error;
+
+	*block = (struct block){.samples = block->samples};
+	error = workload->phase_count > 1 ? phased_block(churn, lane, workload, block)
+					  : steady_block(churn, lane, workload, budget_ns, block);
+	if (!error)
+		error = check_cycle(&lane->instance, next_run(lane, last), workload->name, true);
+	return error;
+}

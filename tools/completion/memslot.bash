@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: MIT
+# memslot.bash - completion for memslot(1). Names come from the command itself.
+
+_memslot_names() {
+	memslot churn --list 2>/dev/null | awk -v part="$1" '
+		/^[A-Z]/ { in_part = $1 == part; next }
+		in_part { print $1 }'
+}
+
+_memslot() {
+	local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]}
+	local command=${COMP_WORDS[1]} words=
+	COMPREPLY=()
+
+	if ((COMP_CWORD == 1)); then
+		mapfile -t COMPREPLY < <(compgen -W 'info image churn --help --version' -- "$word")
+		return
+	fi
+	case $command:$before in
+	image:image) words='build show verify' ;;
+	churn:-w | churn:--workload) words="all $(_memslot_names Workloads)" ;;
+	churn:-m | churn:--method) words="all $(_memslot_names Methods)" ;;
+	churn:-r | churn:--reference) words="all none $(_memslot_names References)" ;;
+	esac
+	if [[ -z $words && $word == -* ]]; then
+		case $command in
+		info) words='--json --help' ;;
+		image) words='--output --offset --base --note --json --progress --help' ;;
+		churn) words='--workload --method --reference --threads --list --image-size --size
+			--capacity --at --confined --no-confined --rounds --cycles --seconds --quick
+			--json --progress --help' ;;
+		esac
+	fi
+	if [[ -n $words ]]; then
+		mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
+	else
+		mapfile -t COMPREPLY < <(compgen -f -- "$word")
+	fi
+}
+complete -o filenames -F _memslot memslot

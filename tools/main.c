@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * main.c - the memslot command: picks the subcommand.
+ *
+ * Invariant: everything behind the subcommand's name is the subcommand's own; wrong arguments end
+ * with exit status 2.
+ */
+#define _GNU_SOURCE
+#include "tool.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <memslot.h>
+
+static const struct {
+	const char *name;
+	int (*run)(int argc, char **argv);
+} commands[] = {
+	{"info", command_info},
+	{"image", command_image},
+	{"churn", command_churn},
+};
+
+static const char text[] =
+	"Memory slots that start from an image and are reset in about a "
+	"microsecond."
+	"\v"
+	"Commands:\n"
+	"  info     what this kernel and machine can do\n"
+	"  image    build, show and verify image files\n"
+	"  churn    measure instantiate, write, reset, beside other ways to do it\n"
+	"\n"
+	"'memslot COMMAND --help' tells more.";
+
+struct choice {
+	int (*run)(int argc, char **argv);
+	int first; /* index of the command's name in argv */
+	char name[32];
+};
+
+static void print_version(FILE *stream, struct argp_state *state)
+{
+	(void)state;
+	fprintf(stream, "memslot %s\n", memslot_version());
+}
+
+static int choose(struct argp_state *state, const char *name)
+{
+	struct choice *choice = state->input;
+
+	for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++) {
+		if (strcmp(name, commands[i].name) == 0)
+			choice->run = commands[i].run;
+	}
+	if (!choice->run)
+		argp_error(state, "no command '%s'", name);
+	choice->first = state->next - 1;
+	snprintf(choice->name, sizeof(choice->name), "memslot %s", name);
+	state->next = state->argc; /* the rest is not ours to look at */
+	return 0;
+}
+
+static error_t parse(int key, char *argument, struct argp_state *state)
+{
+	switch (key) {
+	case ARGP_KEY_ARG:
+		return choose(state, argument);
+	case ARGP_KEY_NO_ARGS:
+		argp_error(state, "a command is missing: info, image or churn");
+		return EINVAL;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+}
+
+int main(int argc, char **argv)
+{
+	static const struct argp argp = {
+		.parser = parse, .args_doc = "COMMAND [ARGUMENT...]", .doc = text};
+	struct choice choice = {0};
+	int status;
+
+	argp_err_exit_status = EXIT_USAGE;
+	argp_program_version_hook = print_version;
+	if (argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &choice))
+		return EXIT_USAGE;
+	argv[choice.first] = choice.name;
+	status = choice.run(argc - choice.first, argv + choice.first);
+	if (fflush(stdout) || ferror(stdout)) {
+		complain(0, "cannot write to standard output");
+		return EXIT_FAILED;
+	}
+	return status;
+}

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * tool.h - what the parts of the memslot command share.
+ *
+ * Exit statuses: 0 done, 1 the work failed, 2 the command line or its input is wrong, 3 a slot
+ * showed a byte that it must not show.
+ */
+#ifndef MEMSLOT_TOOL_H
+#define MEMSLOT_TOOL_H
+
+#include <argp.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_WRONG_BYTE };
+
+#define KIB ((size_t)1024)
+#define MIB (1024 * KIB)
+
+/* The subcommands; argv[0] is the subcommand's own full name. */
+int command_info(int argc, char **argv);
+int command_image(int argc, char **argv);
+int command_churn(int argc, char **argv);
+
+/* "memslot: " and a message on stderr; error is 0 or a negative errno value to explain. */
+void complain(int error, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* What an errno value means for an image file, in the words of this tool. */
+const char *explain(int error);
+
+/* "64", "64K", "4M", "1G", 0x hexadecimal: bytes. 0 or -EINVAL. */
+int parse_size(const char *text, uint64_t *ret_size);
+/* A whole number within [low, high], or -EINVAL. */
+int parse_number(const char *text, uint64_t low, uint64_t high, uint64_t *ret_number);
+/* Is the word one of the list's, which are separated by commas? */
+bool list_has(const char *list, const char *word);
+/* "4 MiB", "64 KiB", "123 bytes"; the buffer is returned. */
+const char *format_size(uint64_t size, char *buffer, size_t room);
+/* The first line of a small file such as those in /proc, without its newline; false: unknown. */
+bool read_line(const char *path, char *buffer, size_t room);
+size_t page_size(void);
+uint64_t clock_ns(void);
+/* Columns of the terminal that stdout is, or 100. */
+unsigned terminal_width(void);
+
+/*
+ * Run work(context) in a thread and show how far it is on stderr. `expected` bytes are read or
+ * written in all, at most; 0: unknown. Returns what work returned.
+ */
+int run_with_progress(
+	bool show, const char *what, uint64_t expected, int (*work)(void *context), void *context);
+
+#endif
