@@ -19,6 +19,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -364,8 +365,7 @@ int ms_os_temporary(const char *path, char *ret_name, size_t room)
 	memcpy(ret_name, path, length);
 	memcpy(ret_name + length, ".XXXXXXX", 9);
 	for (int tries = 0; fd == -EEXIST && tries < 100; tries++) {
-		uint64_t random = ms_os_clock_ns() * 0x9e3779b97f4a7c15u ^ (uint64_t)ms_os_pid()
-										   << 32;
+		uint64_t random = ms_os_random();
 		for (size_t i = 0; i < 7; i++)
 			ret_name[length + 1 + i] = letters[random >> (5 * i + 20) & 31];
 		fd = ms_os_open(ret_name, O_RDWR | O_CREAT | O_EXCL, 0600);
@@ -419,6 +419,15 @@ uint64_t ms_os_clock_ns(void)
 	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+uint64_t ms_os_random(void)
+{
+	uint64_t value = 0;
+
+	if (call(SYS_getrandom, &value, sizeof value, GRND_NONBLOCK) != (long)sizeof value)
+		value = ms_os_clock_ns() * 0x9e3779b97f4a7c15u + (uintptr_t)&value;
+	return value;
+}
+
 int ms_os_name(void *address, size_t size, const char *name)
 {
 	return (int)call6(SYS_prctl, PR_SET_VMA, PR_SET_VMA_ANON_NAME, (long)address, (long)size,
@@ -443,8 +452,7 @@ int ms_os_uring_probe(void)
 int ms_os_process_madvise_self(void *address, size_t size, int advice)
 {
 	struct iovec range = {.iov_base = address, .iov_len = size};
-	long done =
-		call6(SYS_process_madvise, PIDFD_SELF_THREAD, (long)&range, 1, advice, 0, 0);
+	long done = call6(SYS_process_madvise, PIDFD_SELF_THREAD, (long)&range, 1, advice, 0, 0);
 
 	if (done < 0)
 		return (int)done;

@@ -86,8 +86,8 @@ MS_HIDDEN int ms_os_dup(int fd);	 /* close-on-exec */
 MS_HIDDEN int ms_os_access_mode(int fd); /* O_RDONLY, O_WRONLY, O_RDWR, or O_PATH's */
 MS_HIDDEN int ms_os_stat(int fd, struct stat *ret_stat);
 MS_HIDDEN int64_t ms_os_seek(int fd, int64_t offset, int whence);
-/* Whole length or error; -EIO when the file ends before; -EFBIG, and no signal, for what would exceed
- * RLIMIT_FSIZE. */
+/* Whole length or error; -EIO when the file ends before; -EFBIG, and no signal, for what would
+ * exceed RLIMIT_FSIZE. */
 MS_HIDDEN int ms_os_read_at(int fd, void *to, size_t size, uint64_t offset);
 MS_HIDDEN int ms_os_write_at(int fd, const void *from, size_t size, uint64_t offset);
 MS_HIDDEN int ms_os_truncate(int fd, uint64_t size);
@@ -112,6 +112,7 @@ MS_HIDDEN int ms_os_scan(int fd, struct ms_pm_scan_arg *arg); /* regions filled,
 MS_HIDDEN int ms_os_thread_faults(uint64_t *ret_faults);      /* minor + major, this thread's */
 MS_HIDDEN int ms_os_pid(void);
 MS_HIDDEN uint64_t ms_os_clock_ns(void);
+MS_HIDDEN uint64_t ms_os_random(void); /* hard to guess, where the kernel helps */
 MS_HIDDEN int ms_os_name(void *address, size_t size, const char *name);
 MS_HIDDEN int ms_os_pkey_probe(void);
 MS_HIDDEN int ms_os_uring_probe(void);

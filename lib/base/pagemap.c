@@ -8,9 +8,11 @@
  * the edge (INVARIANTS 3). A full array is no end: the walk goes on at walk_end.
  *
  * The descriptor of /proc/self/pagemap speaks for the process that opened it, and the application
- * may close it or put another file in its place. So each walk compares device and inode, and the
- * fork epoch, with those at opening. The lock is held for the opening only and names its holder's
- * epoch, so that a child never waits for a thread that it does not have.
+ * may close it or put another file in its place, even another process's pagemap. So ours carries a
+ * mark that no other has: its file position, which means nothing to the scan, is a secret of this
+ * process. Each walk reads it back, the cheapest question there is about a descriptor. The lock is
+ * held for the opening only and names its holder's epoch, so that a child never waits for a thread
+ * that it does not have.
  */
 #define _GNU_SOURCE
 #include "pagemap.h"
@@ -21,11 +23,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
+#include <unistd.h>
 
 static _Atomic(uint64_t) lock;	 /* 0, or the epoch of the process whose thread holds it */
 static _Atomic(uint64_t) opened; /* epoch << 32 | descriptor + 1; 0: never opened */
-static _Atomic(uint64_t) inode;	 /* of the descriptor */
-static _Atomic(uint64_t) device;
+static _Atomic(uint64_t) secret; /* drawn once; children inherit it, so the epoch is added */
 
 static void lock_take(uint64_t epoch)
 {
@@ -39,40 +41,46 @@ static void lock_take(uint64_t epoch)
 	}
 }
 
-/* Is `word`'s descriptor still the file that we opened? */
-static bool is_ours(uint64_t word, int *ret_fd)
+/* The file position of the descriptor that was opened in an epoch. */
+static int64_t mark_of(uint64_t epoch)
 {
-	struct stat now;
+	uint64_t drawn = atomic_load(&secret), fresh;
+
+	if (drawn == 0) {
+		fresh = ms_os_random() | 1;
+		drawn = atomic_compare_exchange_strong(&secret, &drawn, fresh) ? fresh : drawn;
+	}
+	return (int64_t)(((drawn >> 1) + epoch) & INT64_MAX);
+}
+
+/* Is `word`'s descriptor still the file that we opened in that epoch? */
+static bool is_ours(uint64_t word, uint64_t epoch, int *ret_fd)
+{
 	int fd = (int)(uint32_t)word - 1;
 
-	if (fd < 0 || ms_os_stat(fd, &now))
-		return false;
 	*ret_fd = fd;
-	return now.st_ino == atomic_load(&inode) && now.st_dev == atomic_load(&device);
+	return fd >= 0 && ms_os_seek(fd, 0, SEEK_CUR) == mark_of(epoch);
 }
 
 static int open_locked(uint64_t epoch)
 {
 	uint64_t word = atomic_load(&opened);
-	struct stat now;
-	int fd, error;
+	int64_t at;
+	int fd;
 
-	if (is_ours(word, &fd)) {
-		if (word >> 32 == (uint32_t)epoch)
-			return fd; /* another thread was faster */
-		ms_os_close(fd);   /* inherited: speaks for our parent */
-	}
+	if (word >> 32 == (uint32_t)epoch && is_ours(word, epoch, &fd))
+		return fd; /* another thread was faster */
+	if (word && is_ours(word, word >> 32, &fd))
+		ms_os_close(fd); /* inherited: it speaks for our parent */
 	atomic_store(&opened, 0);
 	fd = ms_os_open("/proc/self/pagemap", O_RDONLY, 0);
 	if (fd < 0)
 		return fd;
-	error = ms_os_stat(fd, &now);
-	if (error) {
+	at = ms_os_seek(fd, mark_of(epoch), SEEK_SET);
+	if (at != mark_of(epoch)) {
 		ms_os_close(fd);
-		return error;
+		return at < 0 ? (int)at : -EIO;
 	}
-	atomic_store(&inode, now.st_ino);
-	atomic_store(&device, now.st_dev);
 	atomic_store(&opened, epoch << 32 | (uint32_t)(fd + 1));
 	return fd;
 }
@@ -82,7 +90,7 @@ static int pagemap_fd(void)
 	uint64_t epoch = ms_fork_epoch(), word = atomic_load(&opened);
 	int fd;
 
-	if (word >> 32 == (uint32_t)epoch && is_ours(word, &fd))
+	if (word >> 32 == (uint32_t)epoch && is_ours(word, epoch, &fd))
 		return fd;
 	lock_take(epoch);
 	fd = open_locked(epoch);

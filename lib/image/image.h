@@ -27,16 +27,17 @@ struct ms_extent {
 
 struct memslot_image {
 	_Atomic(uint64_t) refs;
-	int fd;			    /* slots map it, private */
-	uint64_t file_offset;	    /* of the image's first page in fd; page aligned */
-	size_t first, pages;	    /* in the slot */
-	struct ms_extent *extents;  /* what is mapped; the rest is zeros */
+	int fd;			   /* slots map it, private */
+	uint64_t file_offset;	   /* of the image's first page in fd; page aligned */
+	size_t first, pages;	   /* in the slot */
+	struct ms_extent *extents; /* what is mapped; the rest is zeros */
 	size_t extent_count;
-	size_t extent_pages;	    /* their sum */
-	const unsigned char *bytes; /* all pages, mapped read-only: the restore source.
-				       Only extents may be read (INVARIANTS 5). NULL: the caller's
-				       own file, which the library never dereferences (INVARIANTS 6) */
-	void *base_address;	    /* of the only slot that may show it, or NULL */
+	size_t extent_pages; /* their sum */
+	const unsigned char
+		*bytes;	    /* all pages, mapped read-only: the restore source.
+			       Only extents may be read (INVARIANTS 5). NULL: the caller's
+			       own file, which the library never dereferences (INVARIANTS 6) */
+	void *base_address; /* of the only slot that may show it, or NULL */
 	void *note;
 	size_t note_size;
 };
@@ -54,8 +55,8 @@ static inline uint64_t ms_image_file_offset(const struct memslot_image *image, s
 }
 
 /*
- * Read pages that lie in one extent, by read(2) where bytes is NULL. The caller's file may end inside
- * the image's last page: the rest of it is zeros. -EIO: the file shrank.
+ * Read pages that lie in one extent, by read(2) where bytes is NULL. The caller's file may end
+ * inside the image's last page: the rest of it is zeros. -EIO: the file shrank.
  */
 MS_HIDDEN int ms_image_read(const struct memslot_image *image, size_t page, size_t count, void *to);
 
@@ -63,10 +64,10 @@ MS_HIDDEN int ms_image_read(const struct memslot_image *image, size_t page, size
 MS_HIDDEN size_t ms_image_extent_at(const struct memslot_image *image, size_t page);
 
 /*
- * Building a sealed image: begin, write what is known not to be zero, finish (or abort). Bytes never
- * written are zero. Written by write(2), so that a source the kernel cannot read is -EFAULT and no
- * signal. finish finds the zero pages, also those written, and makes them gaps; it consumes the
- * build whether it succeeds or not.
+ * Building a sealed image: begin, write what is known not to be zero, finish (or abort). Bytes
+ * never written are zero. Written by write(2), so that a source the kernel cannot read is -EFAULT
+ * and no signal. finish finds the zero pages, also those written, and makes them gaps; it consumes
+ * the build whether it succeeds or not.
  */
 struct ms_build {
 	int fd;
@@ -77,27 +78,29 @@ struct ms_build {
 /* -EFBIG over RLIMIT_FSIZE, compared before anything is written (INVARIANTS 25). */
 MS_HIDDEN int ms_build_begin(struct ms_build *build, size_t first, size_t pages);
 /* `slot_offset` in bytes; within the image's pages. */
-MS_HIDDEN int ms_build_write(struct ms_build *build, uint64_t slot_offset, const void *bytes, size_t size);
+MS_HIDDEN int ms_build_write(
+	struct ms_build *build, uint64_t slot_offset, const void *bytes, size_t size);
 /*
  * Copy from a file; -EIO when it ends before. Holes and zeros are skipped: copy first, write over
  * it afterwards. Moves the descriptor's file position (SEEK_DATA).
  */
-MS_HIDDEN int ms_build_copy(struct ms_build *build, uint64_t slot_offset, int fd, uint64_t offset,
-		uint64_t size);
+MS_HIDDEN int ms_build_copy(
+	struct ms_build *build, uint64_t slot_offset, int fd, uint64_t offset, uint64_t size);
 /* The same without asking for holes: the file position stays. */
-MS_HIDDEN int ms_build_copy_all(struct ms_build *build, uint64_t slot_offset, int fd, uint64_t offset,
-		uint64_t size);
+MS_HIDDEN int ms_build_copy_all(
+	struct ms_build *build, uint64_t slot_offset, int fd, uint64_t offset, uint64_t size);
 MS_HIDDEN int ms_build_finish(struct ms_build *build, const void *note, size_t note_size,
-		void *base_address, struct memslot_image **ret_image);
+	void *base_address, struct memslot_image **ret_image);
 MS_HIDDEN void ms_build_abort(struct ms_build *build);
 
 /* An image without contents, one reference: what the constructors fill in. */
 MS_HIDDEN int ms_image_new(size_t first, size_t pages, const void *note, size_t note_size,
-		struct memslot_image **ret_image);
+	struct memslot_image **ret_image);
 /* Append pages to the last extent (with the gap between, if it is short) or make a new one;
  * ascending order. */
 MS_HIDDEN int ms_image_add_extent(struct memslot_image *image, size_t first, size_t count);
-/* The pages of the slot that `size` bytes from `offset` on lie in; -EMSGSIZE when that overflows. */
+/* The pages of the slot that `size` bytes from `offset` on lie in; -EMSGSIZE when that overflows.
+ */
 MS_HIDDEN int ms_image_span(uint64_t offset, uint64_t size, size_t *ret_first, size_t *ret_pages);
 /* Is it a file: 0, -EISDIR, -ESPIPE? */
 MS_HIDDEN int ms_image_check_file(int fd, struct stat *ret_stat);

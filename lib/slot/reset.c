@@ -38,7 +38,8 @@ int ms_reset_restore(struct memslot_slot *slot, size_t first, size_t end)
 			memset(ms_slot_address(slot, first), 0, ms_pages_to_bytes(stop - first));
 		} else {
 			stop = ms_min(end, extent->first + extent->count);
-			error = ms_image_read(image, first, stop - first, ms_slot_address(slot, first));
+			error = ms_image_read(
+				image, first, stop - first, ms_slot_address(slot, first));
 			i++;
 		}
 		first = stop;
