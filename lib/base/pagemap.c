@@ -53,27 +53,26 @@ static int64_t mark_of(uint64_t epoch)
 	return (int64_t)(((drawn >> 1) + epoch) & INT64_MAX);
 }
 
-/* Is `word`'s descriptor still the file that we opened in that epoch? */
-static bool is_ours(uint64_t word, uint64_t epoch, int *ret_fd)
+/* The descriptor that was opened in that epoch, if it is still the file that we opened. 0: it is
+ * not. Another error: nobody can say now. */
+static int ours(uint64_t word, uint64_t epoch, int *ret_fd)
 {
-	int fd = (int)(uint32_t)word - 1;
+	int64_t at;
 
-	*ret_fd = fd;
-	return fd >= 0 && ms_os_seek(fd, 0, SEEK_CUR) == mark_of(epoch);
+	if (word == 0)
+		return 0;
+	*ret_fd = (int)(uint32_t)word - 1;
+	at = ms_os_seek(*ret_fd, 0, SEEK_CUR);
+	if (at < 0 && at != -EBADF && at != -ESPIPE)
+		return (int)at;
+	return at == mark_of(epoch);
 }
 
-static int open_locked(uint64_t epoch)
+static int open_marked(uint64_t epoch)
 {
-	uint64_t word = atomic_load(&opened);
 	int64_t at;
-	int fd;
+	int fd = ms_os_open("/proc/self/pagemap", O_RDONLY, 0);
 
-	if (word >> 32 == (uint32_t)epoch && is_ours(word, epoch, &fd))
-		return fd; /* another thread was faster */
-	if (word && is_ours(word, word >> 32, &fd))
-		ms_os_close(fd); /* inherited: it speaks for our parent */
-	atomic_store(&opened, 0);
-	fd = ms_os_open("/proc/self/pagemap", O_RDONLY, 0);
 	if (fd < 0)
 		return fd;
 	at = ms_os_seek(fd, mark_of(epoch), SEEK_SET);
@@ -85,15 +84,30 @@ static int open_locked(uint64_t epoch)
 	return fd;
 }
 
+static int reopen(uint64_t epoch)
+{
+	uint64_t word = atomic_load(&opened), before = word >> 32;
+	int fd, error = ours(word, before, &fd);
+
+	if (error < 0)
+		return error;
+	if (error && before == (uint32_t)epoch)
+		return fd; /* another thread was faster */
+	if (error)
+		ms_os_close(fd); /* inherited: it speaks for our parent */
+	atomic_store(&opened, 0);
+	return open_marked(epoch);
+}
+
 static int pagemap_fd(void)
 {
 	uint64_t epoch = ms_fork_epoch(), word = atomic_load(&opened);
 	int fd;
 
-	if (word >> 32 == (uint32_t)epoch && is_ours(word, epoch, &fd))
+	if (word >> 32 == (uint32_t)epoch && ours(word, epoch, &fd) == 1)
 		return fd;
 	lock_take(epoch);
-	fd = open_locked(epoch);
+	fd = reopen(epoch);
 	atomic_store(&lock, 0);
 	return fd;
 }
