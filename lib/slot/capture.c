@@ -191,19 +191,25 @@ static int checkpoint(
 	struct memslot_slot *slot, struct memslot_image **ret_image, bool *ret_unknown)
 {
 	struct memslot_image *image, *old = slot->image;
+	size_t old_pages = slot->target_pages;
 	int again, error = capture(slot, NULL, 0, &image, ret_unknown);
 
 	if (error)
 		return error;
 	error = map_checkpoint(slot, image);
-	memslot_image_unref(error ? image : old);
 	again = ms_view_put_back(slot, 0, slot->size_pages);
-	*ret_unknown = again != 0;
-	if (error || again)
-		return error ? error : again;
-	if (ret_image)
+	if (again) {
+		*ret_unknown = true;
+		error = error ? error : again;
+	}
+	if (error) {
+		slot->image = old;
+		slot->target_pages = old_pages;
+	}
+	memslot_image_unref(error ? image : old);
+	if (!error && ret_image)
 		*ret_image = memslot_image_ref(image);
-	return 0;
+	return error;
 }
 
 MS_EXPORT int memslot_slot_checkpoint(struct memslot_slot *slot, struct memslot_image **ret_image)

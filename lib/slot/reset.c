@@ -173,7 +173,7 @@ static int by_drop(struct memslot_slot *slot)
 	return ms_release_all(slot);
 }
 
-/* Registered pages, and no scan: everything may have been written. */
+/* Registered pages, and no scan, or one that would not find all: everything may have been written. */
 static int by_copying_all(struct memslot_slot *slot)
 {
 	slot->exact = false;
@@ -232,6 +232,8 @@ int ms_reset_contents(struct memslot_slot *slot, const struct ms_evidence *evide
 
 	if (evidence->drop)
 		return by_drop(slot);
+	if (slot->mixed) /* and pinned: else it would have been mapped anew */
+		return by_copying_all(slot);
 	if (!evidence->known) {
 		error = ms_feature(MS_FEATURE_PAGEMAP_SCAN) ? scan_timed(slot, evidence, &fresh)
 							    : -EOPNOTSUPP;

@@ -168,7 +168,7 @@ static int show(struct memslot_slot *slot, struct memslot_image *image, size_t p
 	struct ms_evidence evidence = ms_reset_evidence(slot, word);
 	int error;
 
-	if ((word & MS_STATE_UNKNOWN) || slot->mixed)
+	if ((word & MS_STATE_UNKNOWN) || (slot->mixed && !evidence.pinned))
 		error = remake(slot, image, pages, &evidence);
 	else
 		error = change(slot, image, pages, &evidence);
