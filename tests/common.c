@@ -303,19 +303,29 @@ uint64_t test_below(struct test_rng *rng, uint64_t limit)
 #define SANITIZED false
 #endif
 
-/* A tenth where the run is one of many alike: a single feature off, or a sanitizer. */
-static double share(void)
+static double rounds_wanted(void)
+{
+	const char *text = getenv("MEMSLOT_TEST_ROUNDS");
+
+	return text && *text ? strtod(text, NULL) : 1.0;
+}
+
+/* One of many runs that are much alike: a single feature off, a sanitizer, valgrind. */
+static bool one_of_many(void)
 {
 	const char *off = getenv("MEMSLOT_DISABLE");
-	bool single = off && *off && strcmp(off, "all") != 0;
 
-	return SANITIZED || single ? 0.1 : 1.0;
+	return SANITIZED || !test_faults_allowed() || (off && *off && strcmp(off, "all") != 0);
+}
+
+bool test_is_brief(void)
+{
+	return one_of_many() && rounds_wanted() < 10;
 }
 
 unsigned test_rounds(unsigned count)
 {
-	const char *text = getenv("MEMSLOT_TEST_ROUNDS");
-	double rounds = (text && *text ? strtod(text, NULL) : 1.0) * count * share();
+	double rounds = rounds_wanted() * count * (one_of_many() ? 0.1 : 1.0);
 
 	if (rounds < 1)
 		return 1;

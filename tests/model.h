@@ -119,6 +119,9 @@ bool model_pick(struct test_rng *rng, const struct model_slot *slot, unsigned ch
 extern bool model_quiet; /* compare without faults of this thread */
 void model_compare(const struct model_slot *slot);
 void model_probe(const struct model_slot *slot);
+/* What written() listed. */
+void model_check_runs(
+	const struct model_slot *slot, const struct memslot_run *runs, size_t count);
 void model_check_written(struct model_slot *slot);
 void model_check_stats(const struct model_slot *slot);
 
@@ -173,6 +176,8 @@ void model_op_other_thread(struct model_life *life, struct model_slot *slot);
 void model_op_fork(struct model_life *life, struct model_slot *slot);
 void model_op_steady(struct model_life *life, struct model_slot *slot);
 
+/* Every call of an unknown slot says so. */
+void model_expect_unknown(struct model_slot *slot);
 void model_reset(struct model_slot *slot, struct model_coverage *coverage);
 void model_instantiate(struct model_slot *slot, struct model_image *image, size_t size);
 void model_resize(struct model_slot *slot, size_t size);
@@ -183,6 +188,7 @@ void model_keep_image(struct model_life *life, struct model_image *image);
 
 /* --- model_make.c, model_life.c --- */
 
+int model_on_reset(struct memslot_slot *slot, void *context);
 struct model_slot *model_slot_random(struct test_rng *rng, uint32_t method, bool big);
 struct model_slot *model_slot_new(size_t capacity, const struct memslot_slot_opts *opts);
 void model_slot_destroy(struct model_slot *slot, struct model_coverage *coverage);

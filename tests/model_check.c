@@ -147,7 +147,7 @@ static bool page_differs(const struct model_slot *slot, size_t at)
 	return false;
 }
 
-static void check_runs(const struct model_slot *slot, const struct memslot_run *runs, size_t count)
+void model_check_runs(const struct model_slot *slot, const struct memslot_run *runs, size_t count)
 {
 	uint64_t at = 0;
 
@@ -180,7 +180,7 @@ void model_check_written(struct model_slot *slot)
 	answer = memslot_slot_written(slot->slot, runs, count, &again);
 	if (answer || again != count)
 		model_fail("written: %d, %zu runs after %zu", answer, again, count);
-	check_runs(slot, runs, count);
+	model_check_runs(slot, runs, count);
 	free(runs);
 }
 

@@ -10,7 +10,7 @@
 #define MIB (1024 * KIB)
 
 /* The last step of each reset: its writes are the new tenant's. Nothing that must be alone works. */
-static int on_reset(struct memslot_slot *slot, void *context)
+int model_on_reset(struct memslot_slot *slot, void *context)
 {
 	struct model_slot *model = context;
 
@@ -142,7 +142,7 @@ struct model_slot *model_slot_random(struct test_rng *rng, uint32_t method, bool
 	if (model_chance(rng, 25))
 		opts.reserve = capacity + test_below(rng, 3 * MIB);
 	if (model_chance(rng, 20))
-		opts.on_reset = on_reset;
+		opts.on_reset = model_on_reset;
 	if (model_chance(rng, 5))
 		opts.base_address = free_address(capacity + (opts.reserve ? 3 * MIB : 0));
 	return model_slot_new(capacity, &opts);

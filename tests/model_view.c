@@ -88,7 +88,7 @@ void model_op_bad_calls(struct model_life *life, struct model_slot *slot)
 	model_probe(slot);
 }
 
-static void expect_unknown(struct model_slot *slot)
+void model_expect_unknown(struct model_slot *slot)
 {
 	struct memslot_image *image;
 	size_t count;
@@ -122,7 +122,7 @@ void model_op_failing_reset(struct model_life *life, struct model_slot *slot)
 				-ECANCELED);
 	slot->fail_reset = false;
 	slot->unknown = true;
-	expect_unknown(slot);
+	model_expect_unknown(slot);
 	for (size_t page = 0; page < slot->capacity / test_page(); page++)
 		slot->pages[page] = MODEL_OPEN;
 	if (model_chance(&life->rng, 50))

@@ -6,6 +6,24 @@
 #include <stdlib.h>
 #include <string.h>
 
+void each_kind_times(TCase *tcase, const TTest *test, int times)
+{
+	int turn = 0;
+
+	for (const char *letter = test->name; *letter; letter++)
+		turn += *letter;
+	for (int kind = 0; kind < SLOT_KINDS; kind++) {
+		/* Of each edge some, of each method some. */
+		if (!test_is_brief() || (turn + kind + kind / SLOT_EDGES) % 3 == 0)
+			tcase_add_loop_test(tcase, test, kind * times, (kind + 1) * times);
+	}
+}
+
+void each_kind(TCase *tcase, const TTest *test)
+{
+	each_kind_times(tcase, test, 1);
+}
+
 struct memslot_slot_opts kind_opts(int kind)
 {
 	static const uint64_t reserves[SLOT_EDGES] = {0, BIG_RESERVE, 0};

@@ -12,11 +12,16 @@
 
 /*
  * Every kind of slot that resets differently: three edges x confined or not x four methods. Tests of
- * contents are loop tests over all of them: tcase_add_loop_test(tcase, test, 0, SLOT_KINDS).
+ * contents are loop tests over all of them; in a brief run (common.h) over a third, other ones for
+ * each test.
  */
 #define SLOT_EDGES 3   /* marker, mprotect, none */
 #define SLOT_KINDS (SLOT_EDGES * 2 * 4)
 #define BIG_RESERVE (4u << 20) /* more than a marker edge takes */
+
+void each_kind(TCase *tcase, const TTest *test);
+/* `times` loops a kind: _i is kind * times + 0 .. times - 1. */
+void each_kind_times(TCase *tcase, const TTest *test, int times);
 
 struct memslot_slot_opts kind_opts(int kind); /* may be changed before slot_new */
 bool kind_has_edge(int kind);

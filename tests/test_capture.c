@@ -342,18 +342,17 @@ Suite *test_suite(void)
 	TCase *capture = test_case(suite, "capture"), *checkpoint = test_case(suite, "checkpoint");
 	TCase *bound = test_case(suite, "bound images");
 
-#define EACH(tcase, test) tcase_add_loop_test(tcase, test, 0, SLOT_KINDS)
-	EACH(capture, a_capture_holds_what_the_slot_holds);
+	each_kind(capture, a_capture_holds_what_the_slot_holds);
 	tcase_add_test(capture, a_capture_keeps_its_note);
-	EACH(capture, a_capture_of_zeros_shows_zeros);
+	each_kind(capture, a_capture_of_zeros_shows_zeros);
 	tcase_add_test(capture, capture_takes_a_note_and_nothing_else);
-	EACH(checkpoint, a_checkpoint_is_what_reset_comes_back_to);
-	EACH(checkpoint, a_checkpoint_takes_the_size_too);
-	EACH(checkpoint, checkpoints_nest_and_older_images_can_be_shown_again);
-	EACH(checkpoint, a_checkpoint_of_a_clean_slot_changes_nothing);
-	EACH(checkpoint, invariant_25_over_the_file_limit_everything_stays_as_it_was);
-	EACH(bound, invariant_32_a_bound_image_is_shown_at_its_address_or_nowhere);
-	EACH(bound, invariant_32_a_slot_made_at_the_address_may_show_it);
+	each_kind(checkpoint, a_checkpoint_is_what_reset_comes_back_to);
+	each_kind(checkpoint, a_checkpoint_takes_the_size_too);
+	each_kind(checkpoint, checkpoints_nest_and_older_images_can_be_shown_again);
+	each_kind(checkpoint, a_checkpoint_of_a_clean_slot_changes_nothing);
+	each_kind(checkpoint, invariant_25_over_the_file_limit_everything_stays_as_it_was);
+	each_kind(bound, invariant_32_a_bound_image_is_shown_at_its_address_or_nowhere);
+	each_kind(bound, invariant_32_a_slot_made_at_the_address_may_show_it);
 	tcase_add_test(bound, invariant_32_what_descends_from_a_bound_image_is_bound);
 	return suite;
 }

@@ -65,6 +65,7 @@ START_TEST(a_steady_confined_slot_is_reset_without_a_fault_or_a_scan)
 
 	NEED_FEATURE("fault_counter");
 	NEED_FEATURE("pagemap_scan");
+	NEED_FEATURE("wipe_on_fork"); /* else getpid is called, too */
 	instantiate(slot, image, PAGES(250));
 	for (unsigned round = 0; round < 200; round++) {
 		uint64_t calls = stats_of(slot).syscalls, faults = test_faults();

@@ -272,13 +272,12 @@ Suite *test_suite(void)
 	Suite *suite = suite_create("on_reset");
 	TCase *runs = test_case(suite, "when and what"), *unknown = test_case(suite, "unknown");
 
-#define EACH(tcase, test) tcase_add_loop_test(tcase, test, 0, SLOT_KINDS)
-	EACH(runs, it_runs_last_in_every_instantiate_and_reset);
-	EACH(runs, invariant_07_what_it_writes_is_cleaned_next_time);
-	EACH(runs, inside_it_changes_are_busy_and_the_rest_works);
-	EACH(runs, a_positive_answer_is_success);
-	EACH(unknown, invariant_24_a_failing_callback_makes_the_slot_unknown_until_a_reset);
-	EACH(unknown, invariant_24_instantiate_that_fails_so_is_remade_by_the_next);
-	EACH(unknown, an_unknown_slot_can_be_destroyed);
+	each_kind(runs, it_runs_last_in_every_instantiate_and_reset);
+	each_kind(runs, invariant_07_what_it_writes_is_cleaned_next_time);
+	each_kind(runs, inside_it_changes_are_busy_and_the_rest_works);
+	each_kind(runs, a_positive_answer_is_success);
+	each_kind(unknown, invariant_24_a_failing_callback_makes_the_slot_unknown_until_a_reset);
+	each_kind(unknown, invariant_24_instantiate_that_fails_so_is_remade_by_the_next);
+	each_kind(unknown, an_unknown_slot_can_be_destroyed);
 	return suite;
 }

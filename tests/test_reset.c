@@ -20,6 +20,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -229,6 +230,45 @@ START_TEST(every_way_to_write_is_noticed)
 		assert_shows(slot, 40, 100, 5, PAGES(250));
 	}
 	memslot_image_unref(image);
+	destroy(slot);
+}
+END_TEST
+
+/* A child of vfork(2) writes with our page tables, another process through its own: neither moves any
+ * counter of ours, RUSAGE_SELF included. Slots that are not confined allow both. */
+static int write_there(void *to)
+{
+	*(volatile unsigned char *)to = 'S';
+	return 0;
+}
+
+START_TEST(invariant_08_writes_that_move_no_counter_are_found)
+{
+	static _Alignas(64) unsigned char stack[64 << 10];
+	struct memslot_slot_opts opts = kind_opts(_i);
+	struct memslot_slot *slot;
+
+	opts.flags &= ~MEMSLOT_SLOT_CONFINED;
+	slot = slot_new(PAGES(300), &opts);
+	memset(source, 'S', sizeof source);
+	instantiate(slot, NULL, PAGES(250));
+	for (size_t round = 0; round < 12; round++) {
+		volatile unsigned char *to = base_of(slot) + PAGES(10 + 7 * round);
+		dirty_pages(slot, 0, 5, 1);
+		reset(slot);
+		if (round % 2) {
+			by_process_vm_writev((unsigned char *)(uintptr_t)to, PAGES(2));
+		} else {
+			/* What vfork(2) does, on a stack of its own. */
+			pid_t child = clone(write_there, stack + sizeof stack,
+					CLONE_VM | CLONE_VFORK | SIGCHLD, (void *)(uintptr_t)to);
+			ck_assert_int_gt(child, 0);
+			waitpid(child, NULL, 0);
+		}
+		ck_assert_uint_eq(*to, 'S');
+		reset(slot);
+		assert_zeros(slot, PAGES(250));
+	}
 	destroy(slot);
 }
 END_TEST
@@ -550,23 +590,23 @@ Suite *test_suite(void)
 	TCase *contents = test_case(suite, "contents"), *pages = test_case(suite, "pages");
 	TCase *pagemap = test_case(suite, "pagemap"), *budget = test_case(suite, "budgets, methods");
 
-#define EACH(tcase, test) tcase_add_loop_test(tcase, test, 0, SLOT_KINDS)
-	EACH(contents, random_writes_are_put_back);
-	EACH(contents, a_steady_set_is_put_back_every_time);
-	EACH(contents, more_runs_than_any_array_holds);
-	EACH(contents, writing_the_images_own_bytes_is_harmless);
-	EACH(contents, every_way_to_write_is_noticed);
+	each_kind(contents, random_writes_are_put_back);
+	each_kind(contents, a_steady_set_is_put_back_every_time);
+	each_kind(contents, more_runs_than_any_array_holds);
+	each_kind(contents, writing_the_images_own_bytes_is_harmless);
+	each_kind(contents, every_way_to_write_is_noticed);
+	each_kind(contents, invariant_08_writes_that_move_no_counter_are_found);
 	tcase_add_unchecked_fixture(pages, test_swap_begin, test_swap_end);
-	EACH(pages, invariant_03_swapped_pages_are_dropped);
-	EACH(pages, swapped_pages_are_captured_discarded_and_cut_off);
-	EACH(pages, locked_pages_are_cleaned_too);
+	each_kind(pages, invariant_03_swapped_pages_are_dropped);
+	each_kind(pages, swapped_pages_are_captured_discarded_and_cut_off);
+	each_kind(pages, locked_pages_are_cleaned_too);
 	tcase_add_test(pages, invariant_21_a_locked_prefix_does_not_hide_the_rest);
-	EACH(pages, pages_that_were_only_read_cost_no_memory_later);
-	EACH(pagemap, a_closed_pagemap_is_opened_again);
-	EACH(pagemap, a_foreign_pagemap_is_not_believed);
-	EACH(budget, the_copy_budget_bounds_what_stays_resident);
-	EACH(budget, without_a_copy_budget_everything_is_dropped);
+	each_kind(pages, pages_that_were_only_read_cost_no_memory_later);
+	each_kind(pagemap, a_closed_pagemap_is_opened_again);
+	each_kind(pagemap, a_foreign_pagemap_is_not_believed);
+	each_kind(budget, the_copy_budget_bounds_what_stays_resident);
+	each_kind(budget, without_a_copy_budget_everything_is_dropped);
 	tcase_add_test(budget, an_unlimited_budget_retains_everything);
-	EACH(budget, forced_methods_are_taken_and_told);
+	each_kind(budget, forced_methods_are_taken_and_told);
 	return suite;
 }

@@ -414,16 +414,18 @@ START_TEST(written_lists_every_dirty_page_in_order)
 {
 	struct memslot_slot *slot = slot_with_image(_i);
 	struct memslot_run runs[60];
-	size_t count = 0;
+	size_t end, count = 0;
 
 	ck_assert_int_eq(memslot_slot_exempt(slot, PAGES(3), PAGES(1)), 0);
 	dirty_pages(slot, 1, 39, 2);
 	ck_assert_int_eq(memslot_slot_written(slot, runs, 60, &count), 0);
+	/* Where no edge is enforced, anything up to capacity may have been written. */
+	end = kind_has_edge(_i) ? PAGES(40) : PAGES(50);
 	ck_assert_uint_gt(count, 0);
 	for (size_t i = 0; i < count; i++) {
 		ck_assert(runs[i].size > 0 && runs[i].size % test_page() == 0);
 		ck_assert(runs[i].offset % test_page() == 0);
-		ck_assert_uint_le(runs[i].offset + runs[i].size, PAGES(40));
+		ck_assert_uint_le(runs[i].offset + runs[i].size, end);
 		if (i)
 			ck_assert_uint_gt(runs[i].offset, runs[i - 1].offset + runs[i - 1].size);
 	}
@@ -432,7 +434,7 @@ START_TEST(written_lists_every_dirty_page_in_order)
 	if (memslot_feature("pagemap_scan") == 1)
 		ck_assert_uint_eq(count, 20);
 	else
-		ck_assert(count == 1 && runs[0].size == PAGES(40));
+		ck_assert(count == 1 && runs[0].size == end);
 	destroy(slot);
 }
 END_TEST
@@ -500,28 +502,27 @@ Suite *test_suite(void)
 	TCase *discard = test_case(suite, "discard"), *protect = test_case(suite, "protect");
 	TCase *exempt = test_case(suite, "exempt"), *written = test_case(suite, "written");
 
-#define EACH(tcase, test) tcase_add_loop_test(tcase, test, 0, SLOT_KINDS)
-	EACH(discard, discard_makes_whole_pages_pristine_and_leaves_the_rest);
-	EACH(discard, discard_leaves_pages_that_are_only_partly_inside);
-	EACH(discard, discard_beyond_the_size_is_einval);
-	EACH(discard, invariant_02_dropped_pages_leave_the_retained_set);
+	each_kind(discard, discard_makes_whole_pages_pristine_and_leaves_the_rest);
+	each_kind(discard, discard_leaves_pages_that_are_only_partly_inside);
+	each_kind(discard, discard_beyond_the_size_is_einval);
+	each_kind(discard, invariant_02_dropped_pages_leave_the_retained_set);
 	tcase_add_test(discard, discard_gives_memory_back);
-	EACH(protect, protect_holds_for_exactly_its_pages);
-	EACH(protect, reset_and_instantiate_lift_protections);
-	EACH(protect, discard_capture_and_checkpoint_work_under_protections_and_keep_them);
-	EACH(protect, a_protection_beyond_the_edge_does_not_come_back);
-	EACH(protect, protect_takes_whole_pages_inside_and_known_bits);
-	EACH(protect, more_than_256_protections_are_enospc);
-	EACH(exempt, resets_leave_exempt_pages_alone);
-	EACH(exempt, instantiate_ends_exemptions);
-	EACH(exempt, discard_ends_exemptions_of_what_it_discards);
-	EACH(exempt, checkpoint_ends_exemptions);
-	EACH(exempt, an_exempt_page_that_a_reset_leaves_beyond_the_edge_is_gone);
-	EACH(exempt, exempt_takes_whole_pages_inside);
-	EACH(exempt, more_than_256_exemptions_are_enospc);
-	EACH(written, written_lists_every_dirty_page_in_order);
-	EACH(written, written_says_how_many_when_there_is_no_room);
-	EACH(written, written_of_an_untouched_slot_is_empty);
-	EACH(written, written_changes_nothing);
+	each_kind(protect, protect_holds_for_exactly_its_pages);
+	each_kind(protect, reset_and_instantiate_lift_protections);
+	each_kind(protect, discard_capture_and_checkpoint_work_under_protections_and_keep_them);
+	each_kind(protect, a_protection_beyond_the_edge_does_not_come_back);
+	each_kind(protect, protect_takes_whole_pages_inside_and_known_bits);
+	each_kind(protect, more_than_256_protections_are_enospc);
+	each_kind(exempt, resets_leave_exempt_pages_alone);
+	each_kind(exempt, instantiate_ends_exemptions);
+	each_kind(exempt, discard_ends_exemptions_of_what_it_discards);
+	each_kind(exempt, checkpoint_ends_exemptions);
+	each_kind(exempt, an_exempt_page_that_a_reset_leaves_beyond_the_edge_is_gone);
+	each_kind(exempt, exempt_takes_whole_pages_inside);
+	each_kind(exempt, more_than_256_exemptions_are_enospc);
+	each_kind(written, written_lists_every_dirty_page_in_order);
+	each_kind(written, written_says_how_many_when_there_is_no_room);
+	each_kind(written, written_of_an_untouched_slot_is_empty);
+	each_kind(written, written_changes_nothing);
 	return suite;
 }

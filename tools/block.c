@@ -15,6 +15,7 @@
 
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <time.h>
 
 #define VERIFIED_CYCLES 20
 #define LEAD_CYCLES 64
@@ -141,15 +142,24 @@ static int time_each(struct lane *lane, const struct phase *phase, double clock_
 	return 0;
 }
 
+/* This thread's processor time: what others do meanwhile does not count. */
+static double processor_ns(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+	return (double)time.tv_sec * 1e9 + (double)time.tv_nsec;
+}
+
 /* As many cycles again, timed together. */
 static int time_together(struct lane *lane, const struct phase *phase, struct block *block)
 {
-	uint64_t before = clock_ns();
+	double before = processor_ns();
 	int error = 0;
 
 	for (size_t i = 0; i < block->count && !error; i++)
 		error = run_cycle(&lane->instance, next_run(lane, phase));
-	block->mean = (double)(clock_ns() - before) / (double)block->count;
+	block->mean = (processor_ns() - before) / (double)block->count;
 	return error;
 }
 
@@ -171,28 +181,34 @@ static int steady_block(const struct churn *churn, struct lane *lane,
 	return error;
 }
 
-static double mean_of(const double *values, size_t count)
+/* `count` cycles of a phase timed one by one, and their processor time less the clock's. */
+static int time_leg(struct lane *lane, const struct phase *phase, double clock_cost, size_t count,
+	struct block *block, double *sum)
 {
-	double sum = 0;
+	double before = processor_ns();
+	int error = time_each(lane, phase, clock_cost, count, count, 0, block);
 
-	for (size_t i = 0; i < count; i++)
-		sum += values[i];
-	return count ? sum / (double)count : 0;
+	*sum += processor_ns() - before - 2 * clock_cost * (double)count;
+	return error;
 }
 
 static int timed_phase(const struct churn *churn, struct lane *lane, const struct phase *phase,
 	size_t number, struct block *block)
 {
-	size_t first = block->count, cycles = churn->settings.cycles;
+	size_t cycles = churn->settings.cycles;
+	size_t first = cycles < FIRST_CYCLES ? cycles : FIRST_CYCLES;
+	double sum = 0;
 	int error;
 
 	lane->next = 0;
 	start_counts(lane, block);
-	error = time_each(lane, phase, churn->clock_cost, cycles, cycles, 0, block);
+	error = time_leg(lane, phase, churn->clock_cost, first, block, &sum);
+	block->first_mean[number] = sum / (double)first;
+	if (!error)
+		error = time_leg(lane, phase, churn->clock_cost, cycles - first, block, &sum);
+	block->phase_mean[number] = sum / (double)cycles;
+	block->mean += sum;
 	end_counts(lane, block);
-	block->phase_mean[number] = mean_of(block->samples + first, block->count - first);
-	block->first_mean[number] =
-		mean_of(block->samples + first, cycles < FIRST_CYCLES ? cycles : FIRST_CYCLES);
 	return error;
 }
 
@@ -210,7 +226,7 @@ static int phased_block(const struct churn *churn, struct lane *lane,
 		else
 			error = timed_phase(churn, lane, phase, i, block);
 	}
-	block->mean = mean_of(block->samples, block->count);
+	block->mean /= (double)block->count;
 	block->cycles = block->count;
 	return error;
 }

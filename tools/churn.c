@@ -108,19 +108,18 @@ static int status_of(int error)
 	return error < 0 ? EXIT_FAILED : error;
 }
 
-static size_t chosen_count(const struct settings *settings)
+/* Each workload, and the threads, get an equal part of the time. */
+static double share_of(const struct settings *settings)
 {
-	size_t count = 0;
+	size_t count = settings->threads > 1;
 
 	for (size_t i = 0; i < workload_count(); i++)
 		count += workload_chosen(settings->workloads, i);
-	return count;
+	return settings->seconds / (double)count;
 }
 
-static int run_workloads(struct churn *churn)
+static int run_workloads(struct churn *churn, double share)
 {
-	double share = churn->settings.seconds / (double)chosen_count(&churn->settings);
-
 	for (size_t i = 0; i < workload_count(); i++) {
 		struct result *result = &churn->results[churn->result_count];
 		struct workload workload;
@@ -142,7 +141,7 @@ static int run_workloads(struct churn *churn)
 }
 
 /* Threads are compared on the workload of 16 pages. */
-static int run_threads(struct churn *churn)
+static int run_threads(struct churn *churn, double share)
 {
 	struct workload workload;
 	int error = 0;
@@ -154,7 +153,7 @@ static int run_threads(struct churn *churn)
 			continue;
 		if (!workload_make(i, &churn->settings, &workload))
 			return EXIT_USAGE;
-		error = measure_threads(churn, &workload);
+		error = measure_threads(churn, &workload, share);
 		workload_free(&workload);
 	}
 	return status_of(error);
@@ -190,9 +189,9 @@ int command_churn(int argc, char **argv)
 	if (!status && !churn.settings.json)
 		report_head(&churn);
 	if (!status)
-		status = run_workloads(&churn);
+		status = run_workloads(&churn, share_of(&churn.settings));
 	if (!status)
-		status = run_threads(&churn);
+		status = run_threads(&churn, share_of(&churn.settings));
 	if (!status && churn.settings.json)
 		print_json(&churn);
 	else if (!status)

@@ -159,7 +159,7 @@ struct cell {
 
 struct result {
 	const char *name, *title;
-	unsigned pages;
+	unsigned pages, rounds;
 	size_t phase_count;
 	const char *phase_names[MAX_PHASES];
 	bool phase_once[MAX_PHASES];
@@ -197,7 +197,7 @@ double measure_clock(void);
 int measure_workload(const struct churn *churn, const struct workload *workload, double seconds,
 	struct result *result);
 /* Fill churn->scaling; as above. */
-int measure_threads(struct churn *churn, const struct workload *workload);
+int measure_threads(struct churn *churn, const struct workload *workload, double seconds);
 double median_of(double *values, size_t count);
 
 /* --- what it comes to --- */

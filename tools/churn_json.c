@@ -73,8 +73,8 @@ static json_t *describe_result(const struct churn *churn, const struct result *r
 
 	for (size_t i = 0; i < churn->variant_count; i++)
 		json_array_append_new(variants_, describe_cell(churn, result, i));
-	return json_pack("{s:s, s:s, s:o}", "name", result->name, "title", result->title,
-		"variants", variants_);
+	return json_pack("{s:s, s:s, s:i, s:o}", "name", result->name, "title", result->title,
+		"rounds", (int)result->rounds, "variants", variants_);
 }
 
 static json_t *describe_settings(const struct settings *settings)

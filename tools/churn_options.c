@@ -44,7 +44,7 @@ static const struct argp_option options[] = {
 		"Repeat or cut the image file's contents to this size (default 4M)", 2},
 	{"size", OPT_SIZE, "BYTES", 0, "Accessible part (default 8M)", 2},
 	{"capacity", OPT_CAPACITY, "BYTES", 0, "Largest size of the slot (default 64M)", 2},
-	{"at", OPT_AT, "BYTES", 0, "Where the pages that are written begin (default 0)", 2},
+	{"at", OPT_AT, "BYTES", 0, "Where the pages that are written begin (default 512K)", 2},
 	{"confined", OPT_CONFINED, NULL, 0, "One thread uses the slot (the default)", 2},
 	{"no-confined", OPT_NO_CONFINED, NULL, 0, "Promise nothing", 2},
 	{NULL, 0, NULL, 0, "How long:", 3},
@@ -249,6 +249,7 @@ int churn_options(int argc, char **argv, struct settings *ret_settings)
 
 	*ret_settings = (struct settings){.image_size = 4 * MIB,
 		.capacity = 64 * MIB,
+		.at = 512 * KIB,
 		.confined = true,
 		.colour = isatty(STDOUT_FILENO),
 		.progress = isatty(STDERR_FILENO),

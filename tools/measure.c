@@ -64,18 +64,33 @@ static int run_round(const struct churn *churn, struct lane *lanes, const struct
 	return 0;
 }
 
+/* Rounds of phases have a fixed length: at least three, and what the time allows. */
+static unsigned rounds_within(const struct churn *churn, const struct workload *workload,
+	double seconds, uint64_t round_ns)
+{
+	double affordable = seconds * 1e9 / (double)round_ns - 1;
+	unsigned most = churn->settings.rounds;
+
+	if (workload->phase_count == 1 || affordable >= most)
+		return most;
+	return affordable > 3 ? (unsigned)affordable : most < 3 ? most : 3;
+}
+
 static int run_rounds(const struct churn *churn, struct lane *lanes,
-	const struct workload *workload, double seconds, struct block *block)
+	const struct workload *workload, double seconds, struct block *block, unsigned *ret_rounds)
 {
 	double blocks = (double)churn->variant_count * (churn->settings.rounds + 1);
-	uint64_t budget_ns = (uint64_t)(seconds * 1e9 / blocks);
+	uint64_t budget_ns = (uint64_t)(seconds * 1e9 / blocks), began = clock_ns();
 	int error = 0;
 
-	for (size_t round = 0; round <= churn->settings.rounds && !error; round++) {
+	*ret_rounds = churn->settings.rounds;
+	for (size_t round = 0; round <= *ret_rounds && !error; round++) {
 		if (churn->settings.progress)
 			fprintf(stderr, "\r%s: round %zu of %u\033[K", workload->title, round,
-				churn->settings.rounds);
+				*ret_rounds);
 		error = run_round(churn, lanes, workload, round, budget_ns, block);
+		if (round == 0)
+			*ret_rounds = rounds_within(churn, workload, seconds, clock_ns() - began);
 	}
 	if (churn->settings.progress)
 		fputs("\r\033[K", stderr);
@@ -151,9 +166,9 @@ int measure_workload(const struct churn *churn, const struct workload *workload,
 	if (lanes && block.samples)
 		error = open_lanes(churn, workload, lanes);
 	if (!error)
-		error = run_rounds(churn, lanes, workload, seconds, &block);
+		error = run_rounds(churn, lanes, workload, seconds, &block, &result->rounds);
 	for (size_t i = 0; i < churn->variant_count && !error; i++)
-		fill_cell(&lanes[i], churn->settings.rounds, &result->cells[i]);
+		fill_cell(&lanes[i], result->rounds, &result->cells[i]);
 	free(block.samples);
 	close_lanes(lanes, churn->variant_count);
 	return error;

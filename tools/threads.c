@@ -17,7 +17,6 @@
 #include <time.h>
 
 #define TURNS 5
-#define WINDOW_NS 40000000
 #define WARM_CYCLES 200
 
 struct window {
@@ -26,6 +25,7 @@ struct window {
 	const struct workload *workload;
 	pthread_mutex_t gate; /* closed (locked) until all are ready */
 	atomic_uint ready;
+	uint64_t length_ns;
 	atomic_bool stop;
 };
 
@@ -105,7 +105,8 @@ static unsigned start(struct window *window, struct worker *workers, unsigned th
 /* Cycles a second of `threads` threads together. */
 static int run_window(struct window *window, unsigned threads, double *ret_rate)
 {
-	const struct timespec time = {.tv_nsec = WINDOW_NS};
+	const struct timespec time = {
+		(time_t)(window->length_ns / 1000000000), (long)(window->length_ns % 1000000000)};
 	struct worker workers[MAX_THREADS] = {0};
 	unsigned started;
 	int error = 0;
@@ -131,12 +132,13 @@ static int run_window(struct window *window, unsigned threads, double *ret_rate)
 	return error;
 }
 
-static int scale(
-	const struct churn *churn, const struct workload *workload, struct scaling *scaling)
+static int scale(const struct churn *churn, const struct workload *workload, double seconds,
+	struct scaling *scaling)
 {
 	struct window window = {.churn = churn,
 		.variant = scaling->variant,
 		.workload = workload,
+		.length_ns = (uint64_t)(seconds * 1e9 / (TURNS * scaling->threads)),
 		.gate = PTHREAD_MUTEX_INITIALIZER};
 	double rates[MAX_THREADS][TURNS], ratios[MAX_THREADS][TURNS];
 
@@ -156,7 +158,7 @@ static int scale(
 	return 0;
 }
 
-int measure_threads(struct churn *churn, const struct workload *workload)
+int measure_threads(struct churn *churn, const struct workload *workload, double seconds)
 {
 	for (size_t i = 0; i < churn->variant_count; i++) {
 		struct scaling *scaling = &churn->scaling[i];
@@ -166,7 +168,7 @@ int measure_threads(struct churn *churn, const struct workload *workload)
 		scaling->threads = churn->settings.threads;
 		if (churn->settings.progress)
 			fprintf(stderr, "\rthreads: %s\033[K", scaling->variant->name);
-		error = scale(churn, workload, scaling);
+		error = scale(churn, workload, seconds / (double)churn->variant_count, scaling);
 		if (error) {
 			complain(error < 0 ? error : 0, "variant %s with threads failed",
 				scaling->variant->name);

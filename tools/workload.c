@@ -16,13 +16,15 @@ enum kind { FIXED, SCATTERED, RANDOM, GROW, READ };
 
 #define RANDOM_RUNS 499 /* lists of random pages before they repeat */
 
-/* Each run writes `pages` of the pages [first, first + over), counted from --at; every `every`th
- * run the first `other` instead. */
+/*
+ * Each run writes `pages` of the pages [first, first + over), counted from --at; every `every`th
+ * run the first `other` instead.
+ */
 struct phase_spec {
 	const char *name;
 	enum kind kind;
 	unsigned pages, over, first, other, every;
-	bool once;
+	bool once, from_start; /* from the slot's start, whatever --at says */
 };
 
 struct spec {
@@ -54,7 +56,7 @@ static const struct spec specs[] = {
 	{.name = "after2048",
 		.title = "16 pages after one run of 2048",
 		.by_default = true,
-		.phases = {PHASE("2048", FIXED, 2048, .once = true),
+		.phases = {PHASE("2048", FIXED, 2048, .once = true, .from_start = true),
 			PHASE("16", FIXED, 16, .over = 0)}},
 	ONE("1024", "1024 pages", false, FIXED, 1024, .over = 0),
 	ONE("grow4", "grow by 1 MiB, write 4 pages of it", false, GROW, 4, .over = 0),
@@ -148,12 +150,17 @@ static void make_touch(
 	touch->value = ~original;
 }
 
+static size_t start_of(const struct phase_spec *phase, const struct settings *settings)
+{
+	return phase->from_start ? 0 : settings->at;
+}
+
 /* Fill one run; returns behind its touches. */
 static struct touch *make_run(const struct phase_spec *phase, const struct settings *settings,
 	const struct workload *workload, size_t pages, uint64_t *random, struct touch *touches,
 	struct run *run)
 {
-	size_t origin = phase->kind == GROW ? workload->size : settings->at;
+	size_t origin = phase->kind == GROW ? workload->size : start_of(phase, settings);
 
 	run->touches = touches;
 	run->count = pages;
@@ -182,13 +189,14 @@ static bool fits(const struct spec *spec, const struct settings *settings, size_
 	size_t most = size;
 
 	for (size_t i = 0; i < MAX_PHASES && spec->phases[i].name; i++) {
-		if (settings->at + reach_of(&spec->phases[i]) > size)
+		if (start_of(&spec->phases[i], settings) + reach_of(&spec->phases[i]) > size)
 			most = SIZE_MAX;
 		else if (spec->phases[i].kind == GROW)
 			most = size + MIB;
 	}
 	if (most > settings->capacity)
-		complain(0, "workload %s does not fit: raise --size or --capacity", spec->name);
+		complain(0, "workload %s does not fit: raise --size or --capacity, or lower --at",
+			spec->name);
 	return most <= settings->capacity;
 }
 
