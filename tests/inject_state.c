@@ -88,6 +88,7 @@ static void warm_up(void)
 
 void inject_images_begin(void)
 {
+	model_log_begin(0, 0);
 	model_scratch_open();
 	inject_images[MAPPED] = make_image(2, 8, 30, 1);
 	inject_images[OTHER] = make_image(4, 9, 35, 3);

@@ -12,7 +12,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <malloc.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -113,8 +112,8 @@ static void probe_protections(const struct model_slot *slot)
 	for (size_t page = 0; page < slot->size / test_page(); page++) {
 		unsigned prot = slot->pages[page] & MODEL_OPEN;
 		const unsigned char *at = slot->base + page * test_page();
-		if ((fault_at(at, TEST_READ, NULL) == SIGSEGV) != (prot == PROT_NONE) ||
-			(fault_at(at, TEST_WRITE, NULL) == SIGSEGV) != (prot != MODEL_OPEN))
+		if (model_faults(at, TEST_READ) != (prot == PROT_NONE) ||
+			model_faults(at, TEST_WRITE) != (prot != MODEL_OPEN))
 			model_fail("page %zu does not have protection %u", page, prot);
 	}
 }

@@ -78,6 +78,8 @@ void model_log(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* Print the life and stop the test (in a child: that child). */
 void model_fail(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
 extern bool model_in_child;
+/* Does this very byte fault? After model_log_begin(). */
+bool model_faults(const void *at, enum test_access how);
 /* The answer of a call must be `want`, or one of two. */
 void model_expect(int got, int want);
 void model_expect_any(int got, const int *wanted, unsigned count);

@@ -4,7 +4,6 @@
 #include "model.h"
 
 #include <errno.h>
-#include <signal.h>
 
 static void set_pages(struct model_slot *slot, size_t offset, size_t size, unsigned char keep,
 		unsigned char set)
@@ -17,9 +16,9 @@ static void probe_protected(const struct model_slot *slot, size_t offset, uint32
 {
 	if (!test_faults_allowed())
 		return;
-	if ((fault_at(slot->base + offset, TEST_READ, NULL) == SIGSEGV) == (prot != PROT_NONE))
+	if (model_faults(slot->base + offset, TEST_READ) == (prot != PROT_NONE))
 		model_fail("page %zu: reading it with protection %u", offset / test_page(), prot);
-	if ((fault_at(slot->base + offset, TEST_WRITE, NULL) == SIGSEGV) == (prot == MODEL_OPEN))
+	if (model_faults(slot->base + offset, TEST_WRITE) == (prot == MODEL_OPEN))
 		model_fail("page %zu: writing it with protection %u", offset / test_page(), prot);
 }
 
