@@ -118,6 +118,7 @@ bool model_pick(struct test_rng *rng, const struct model_slot *slot, unsigned ch
 
 /* --- model_check.c --- */
 
+extern bool model_blind; /* compare and probe nothing: on the way to what is to be looked at */
 extern bool model_quiet; /* compare without faults of this thread */
 void model_compare(const struct model_slot *slot);
 void model_probe(const struct model_slot *slot);

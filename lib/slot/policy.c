@@ -64,7 +64,6 @@ void ms_policy_init(struct ms_policy *policy, uint64_t seed)
 		.drops = DROPS_MIN,
 		.since_trial = SOON,
 		.doubt = 1,
-		.patience = 1,
 		.random = seed | 1,
 	};
 }
@@ -130,7 +129,7 @@ void ms_policy_sampled(struct ms_policy *policy, size_t pages, bool clean)
 
 unsigned ms_policy_cold_age(const struct ms_policy *policy)
 {
-	float age = policy->patience * refault() / (3 * rent(policy));
+	float age = refault() / (3 * rent(policy));
 
 	return (unsigned)at_most(at_least(age, 3), AGE_NEVER);
 }
@@ -153,7 +152,7 @@ enum ms_verdict ms_policy_look(struct ms_policy *policy, const struct ms_look *l
 	if (policy->trial && look->hits && look->hits >= look->fresh)
 		policy->trial = false;
 	limit = policy->trial ? refault() * (hits + (float)look->fresh)
-			      : refault() * pages * policy->patience / 3;
+			      : refault() * pages / 3;
 	if (policy->loss <= limit)
 		return MS_VERDICT_GO_ON;
 	policy->drops = policy->since_trial < SOON
@@ -257,6 +256,10 @@ void ms_policy_scanned(struct ms_policy *policy, size_t found, uint64_t ns)
 {
 	float base = at_least((float)ns - SCAN_PAGE_NS * (float)found, 100);
 
+	if (!policy->scanned) { /* the first one opens descriptors and faults its own code in */
+		policy->scanned = true;
+		return;
+	}
 	judge_cleaning(policy, (float)ns);
 	mix(&policy->scan_ns, (float)ns);
 	/* The floor follows slowly upwards, so that a lucky sample is forgotten. */

@@ -23,6 +23,7 @@ struct ms_policy {
 	bool inspecting;     /* compare every retained page */
 	bool trial;	     /* KEEP on probation after DROP */
 	bool useful;	     /* this inspection evicted a good part */
+	bool scanned;	     /* once at least */
 	uint8_t clean_tries; /* cleanings in a row that did not help, up to 6 */
 	uint32_t looks;	     /* inspected runs of this inspection */
 	uint32_t drops;	     /* dropping runs until the next trial */
@@ -34,7 +35,6 @@ struct ms_policy {
 	float waste;	      /* rents that samples say were paid for nothing */
 	float doubt;	      /* how much waste it takes to inspect */
 	float loss;	      /* CUSUM of what keeping cost beyond dropping */
-	float patience;
 	float restore_ns; /* one retained page, measured */
 	float scan_ns;	  /* one scan, measured */
 	float scan_floor; /* the cheapest scan seen, less what it found */
