@@ -68,7 +68,7 @@ static int look_at(struct memslot_slot *slot, size_t i, struct ms_look *look)
 	slot->policy.back += age >= 1;
 	look->hits += !fresh;
 	*mark = (uint16_t)((*mark & MS_MARK_PROVEN) | (fresh ? 0 : MS_MARK_PROVEN));
-	return ms_reset_restore(slot, page, page + 1);
+	return ms_restore(slot, page, page + 1);
 }
 
 static bool is_cold(const struct memslot_slot *slot, size_t i)
@@ -139,7 +139,7 @@ int ms_inspect(struct memslot_slot *slot, bool scanned, size_t fresh)
 		if (!is_fixed(slot, page))
 			error = look_at(slot, i, &look);
 		else if (slot->exempt.count == 0 || !ms_runs_has(&slot->exempt, page))
-			error = ms_reset_restore(slot, page, page + 1);
+			error = ms_restore(slot, page, page + 1);
 	}
 	if (error)
 		return error;

@@ -50,7 +50,7 @@ static int copy_in_place(struct memslot_slot *slot, size_t first, size_t end)
 			const struct ms_page_region *region = &walk.regions[i];
 			if (region->categories & MS_PAGE_IS_SWAPPED)
 				return -EOPNOTSUPP; /* it may only look so (INVARIANTS 3) */
-			error = ms_reset_restore(slot, ms_bytes_to_pages(region->start - base),
+			error = ms_restore(slot, ms_bytes_to_pages(region->start - base),
 				ms_bytes_to_pages(region->end - base));
 			if (error)
 				return error;
@@ -91,7 +91,7 @@ int ms_release(struct memslot_slot *slot, size_t first, size_t end)
 		first = ms_max(first, stop);
 		if (!error && extent && first < end) {
 			stop = ms_min(end, extent->first + extent->count);
-			error = ms_reset_restore(slot, first, stop);
+			error = ms_restore(slot, first, stop);
 			first = stop;
 		}
 	}

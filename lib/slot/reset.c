@@ -12,7 +12,6 @@
 #include "base/feature.h"
 
 #include <errno.h>
-#include <string.h>
 
 #include "slot/inspect.h"
 
@@ -21,41 +20,15 @@
 #define SPOILT_PAUSE 64
 #define LATE_READINGS 4
 
-/* --- copying --- */
-
-int ms_reset_restore(struct memslot_slot *slot, size_t first, size_t end)
-{
-	const struct memslot_image *image = slot->image;
-	size_t i = image ? ms_image_extent_at(image, first) : 0;
-	size_t extents = image ? image->extent_count : 0;
-	int error = 0;
-
-	slot->stats.bytes_restored += ms_pages_to_bytes(end - first);
-	while (!error && first < end) {
-		const struct ms_extent *extent = i < extents ? &image->extents[i] : NULL;
-		size_t stop = extent ? ms_min(end, extent->first) : end;
-		if (first < stop) {
-			memset(ms_slot_address(slot, first), 0, ms_pages_to_bytes(stop - first));
-		} else {
-			stop = ms_min(end, extent->first + extent->count);
-			error = ms_image_read(
-				image, first, stop - first, ms_slot_address(slot, first));
-			i++;
-		}
-		first = stop;
-	}
-	return error;
-}
-
 static int restore_unless_exempt(struct memslot_slot *slot, size_t first, size_t end)
 {
 	struct ms_page_run stretch;
 	int error = 0;
 
 	if (slot->exempt.count == 0)
-		return ms_reset_restore(slot, first, end);
+		return ms_restore(slot, first, end);
 	while (!error && ms_runs_outside(&slot->exempt, first, end, &stretch)) {
-		error = ms_reset_restore(slot, stretch.first, stretch.end);
+		error = ms_restore(slot, stretch.first, stretch.end);
 		first = stretch.end;
 	}
 	return error;

@@ -134,7 +134,7 @@ static int put_back(struct scan *scan, size_t first, size_t end)
 	if (!scan->evidence->pinned)
 		return ms_release(scan->slot, first, end);
 	scan->slot->exact = false; /* pristine then, but private and in no set */
-	return ms_reset_restore(scan->slot, first, end);
+	return ms_restore(scan->slot, first, end);
 }
 
 static int flush_pending(struct scan *scan)

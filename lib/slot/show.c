@@ -63,7 +63,7 @@ static int copy_image(struct memslot_slot *slot, struct memslot_image *image)
 	for (size_t i = 0; !error && i < image->extent_count; i++) {
 		size_t first = image->extents[i].first, end = first + image->extents[i].count;
 		ms_retained_insert(&slot->retained, first, end);
-		error = ms_reset_restore(slot, first, end);
+		error = ms_restore(slot, first, end);
 	}
 	return error;
 }
@@ -97,7 +97,7 @@ static void populate(struct memslot_slot *slot, const struct ms_evidence *eviden
 		return;
 	if (!ms_feature(MS_FEATURE_POPULATE) ||
 		ms_os_populate(slot->base, ms_pages_to_bytes(pages)))
-		(void)ms_reset_restore(slot, 0, pages);
+		(void)ms_restore(slot, 0, pages);
 	/* Without a scan the pages are private and in no set. */
 	if (ms_scan(slot, evidence, &fresh))
 		slot->exact = false;

@@ -7,7 +7,8 @@
  *   edge.c      where the accessible part ends      policy.c    which way to reset is cheapest
  *   show.c      instantiate, remake, resize         price.c     what this machine charges
  *   scan.c      which pages are private             release.c   give pages back, whatever it takes
- *   view.c      protect, exempt, discard, written   capture.c   capture, checkpoint
+ *   restore.c   copy image or zeros into place      capture.c   capture, checkpoint
+ *   view.c      protect, exempt, discard, written
  *
  * Everything inside counts in pages of the slot: page 0 is the first page behind guard_before.
  */
@@ -153,6 +154,10 @@ MS_HIDDEN int ms_show_map_image(struct memslot_slot *slot, const struct memslot_
 MS_HIDDEN int ms_show_unmap_image(struct memslot_slot *slot, const struct memslot_image *old,
 	const struct memslot_image *next);
 
+/* --- restore.c --- */
+/* Copy the image or zeros over pages [first, end), in place. */
+MS_HIDDEN int ms_restore(struct memslot_slot *slot, size_t first, size_t end);
+
 /* --- release.c --- */
 /* Give pages [first, end) back; then they show the image or zeros. Pages of a copied image are
  * copied again instead. What was given back leaves the set. */
@@ -177,8 +182,6 @@ struct ms_evidence {
 MS_HIDDEN struct ms_evidence ms_reset_evidence(struct memslot_slot *slot, uint64_t word);
 /* Make [0, edge) pristine; hidden pages may be dropped. */
 MS_HIDDEN int ms_reset_contents(struct memslot_slot *slot, const struct ms_evidence *evidence);
-/* Copy the image or zeros over pages [first, end), in place. */
-MS_HIDDEN int ms_reset_restore(struct memslot_slot *slot, size_t first, size_t end);
 /* After the last step that maps or populates: keep the reading for the next reset. */
 MS_HIDDEN void ms_reset_keep_reading(struct memslot_slot *slot, const struct ms_evidence *evidence);
 /* --- scan.c --- */
