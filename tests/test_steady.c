@@ -19,7 +19,7 @@
 
 #define IMAGE_PAGES 1024u
 #define CYCLES 1000u
-#define ATTEMPTS 8
+#define ATTEMPTS 40
 
 struct workload {
 	size_t first, pages, stride;
