@@ -52,7 +52,9 @@ struct memslot_image_opts {
 /* Map the caller's file itself instead of a sealed copy: shares the page cache; the caller promises
  * that the file stays as it is and as long as it is (else slots change, or get SIGBUS). */
 #define MEMSLOT_IMAGE_MAP_FILE (1u << 0)
-/* Check the checksum of a saved image's contents on open; with MAP_FILE -EINVAL. */
+/* Check the checksum of a saved image's contents on open: of what the header declares. Bytes that
+ * somebody wrote into the holes between extents are no contents and never shown. With MAP_FILE
+ * -EINVAL. */
 #define MEMSLOT_IMAGE_VERIFY (1u << 1)
 /* Capture: -ENOTUNIQ when it holds words that look like pointers out of the slot. -EOPNOTSUPP in
  * this version. */

@@ -43,10 +43,10 @@ struct memslot_slot;
  *               drop; MEMSLOT_UNLIMITED. Never exceeded below the edge, except by a pinned slot
  * base_address  where the slot has to start, page aligned; NULL: anywhere. Taken: -EADDRNOTAVAIL
  * reset_method  MEMSLOT_RESET_*; default AUTO
- * on_reset      the last step of every instantiate and in-hand reset, on the calling thread; a
- *               negative return fails that call with it and leaves the slot unknown. It may call
- *               anything on its slot but reset, instantiate, resize, discard, checkpoint and
- *               destroy (-EBUSY)
+ * on_reset      the last step of every instantiate and in-hand reset, on the calling thread; 0 or
+ *               more is success, a negative return fails that call with it and leaves the slot
+ *               unknown. It may call anything on its slot but reset, instantiate, resize, discard,
+ *               checkpoint and destroy (-EBUSY)
  * context       handed to on_reset
  */
 struct memslot_slot_opts {
@@ -103,7 +103,9 @@ struct memslot_run {
 };
 
 /*
- * Counts since create. Never scans: private_pages is as of the last reset.
+ * Counts since create. Never scans: private_pages is as of the last reset. The resets that
+ * instantiate begins with are counted too; one of a slot that nobody could have touched (size 0 so
+ * far) counts as known, unless the slot always drops.
  * resets_known      resets by copying the retained pages, proven by the fault counter alone
  * resets_scan       resets by scan and copy
  * resets_drop       resets by dropping everything
@@ -126,7 +128,7 @@ struct memslot_slot_stats {
 };
 
 /*
- * Make a slot: no image, size 0.
+ * Make a slot: no image, size 0. It shows zeros: resize, reset and capture work on it as it is.
  *   capacity  the largest size it will have; 0 is legal
  *   opts      NULL: defaults
  *   ret_slot  the slot, the caller's
@@ -147,7 +149,8 @@ int memslot_slot_destroy(struct memslot_slot *slot);
 
 /*
  * Make the slot show an image: the image's bytes, zeros around them, [0, size) accessible. Does
- * only what differs from what the slot shows; what was written before is put back first.
+ * only what differs from what the slot shows; what was written before is put back first. After a
+ * failure (on_reset's too) the last image and size that succeeded stay the target of reset.
  *   image  NULL: zeros. The slot takes a reference
  *   size   of the accessible part: at least the image's end, at most capacity; 0 is legal
  * Cost:   same image and size: a reset. Another mapped image: one mmap(2) an extent.
@@ -179,6 +182,7 @@ int memslot_slot_reset(struct memslot_slot *slot);
 /*
  * Pages wholly inside the range become pristine, and their memory is given back.
  *   offset, size  inside the slot's size; size 0 is 0
+ * Cost:   one madvise(2), and a fault at the next touch of each page.
  * Errors: -EINVAL beyond the slot's size; -EBUSY held, pinned, or called from on_reset; -ENOSPC it
  *         would split an exempt range and there are 256 already; -ESTALE unknown
  */
@@ -186,7 +190,8 @@ int memslot_slot_discard(struct memslot_slot *slot, size_t offset, size_t size);
 
 /*
  * What the slot holds now, and its size, is what reset comes back to. Older images can still be
- * instantiated. A failure leaves the bytes as they were and the old image as the target.
+ * instantiated. A failure leaves the bytes as they were and the old image as the target. Size 0
+ * gives an image of no bytes.
  *   ret_image  one reference to the new image, the caller's; NULL: not wanted
  * Cost:   one copy of what differs from zero, one mmap(2) an extent.
  * Errors: -EBUSY held, pinned, or called from on_reset; -EFBIG over RLIMIT_FSIZE; -ESTALE unknown
@@ -195,6 +200,7 @@ int memslot_slot_checkpoint(struct memslot_slot *slot, struct memslot_image **re
 
 /*
  * An image of what the slot holds, image pages not written included. The slot is not changed.
+ * Size 0 gives an image of no bytes.
  *   opts       note; NULL: none. STRICT is -EOPNOTSUPP in this version
  *   ret_image  one reference, the caller's
  * Cost:   one copy of what differs from zero.
@@ -238,6 +244,8 @@ void memslot_slot_unconfine(struct memslot_slot *slot);
  * shrinking lift it; discard, capture and checkpoint lift it and put it back.
  *   offset, size  page multiples inside the slot's size; size 0 is 0
  *   prot          PROT_NONE or any of PROT_READ, PROT_WRITE, PROT_EXEC
+ * Cost:   one mprotect(2), which takes the lock of the address space for writing; each reset lifts
+ *         each separate range with another one.
  * Errors: -EINVAL not whole pages, beyond the slot's size, other bits; -ENOSPC more than 256
  *         separate ranges; -ESTALE unknown
  */
@@ -247,6 +255,7 @@ int memslot_slot_protect(struct memslot_slot *slot, size_t offset, size_t size, 
  * Pages that in-hand resets leave alone: coverage maps, results. Ended by instantiate, discard and
  * checkpoint; and for pages that a reset leaves beyond the edge.
  *   offset, size  page multiples inside the slot's size; size 0 is 0
+ * Cost:   none: an entry in a table.
  * Errors: -EINVAL not whole pages, beyond the slot's size; -ENOSPC more than 256 separate ranges;
  *         -ESTALE unknown
  */
@@ -277,10 +286,12 @@ size_t memslot_slot_capacity(const struct memslot_slot *slot);
  * zeros. Errors: none */
 struct memslot_image *memslot_slot_image(const struct memslot_slot *slot);
 
-/* Its number in its pool, from 0; 0 for a slot of its own. Errors: none */
+/* Its number in its pool, from 0; 0 for a slot of its own. For pools, which come in a later version.
+ * Errors: none */
 uint32_t memslot_slot_index(const struct memslot_slot *slot);
 
-/* A number for this hand-out of a pool's slot; 0 for a slot of its own. Errors: none */
+/* A number for this hand-out of a pool's slot; 0 for a slot of its own. For pools, which come in a
+ * later version. Errors: none */
 uint64_t memslot_slot_ticket(const struct memslot_slot *slot);
 
 /* Keep a pointer of the caller's with the slot. Errors: none */
