@@ -295,13 +295,26 @@ uint64_t test_below(struct test_rng *rng, uint64_t limit)
 	return test_next(rng) % limit;
 }
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED true
-#elif defined(__has_feature)
-#define SANITIZED (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
+#if defined(__has_feature)
+#define HAS_SANITIZER(name) __has_feature(name##_sanitizer)
 #else
-#define SANITIZED false
+#define HAS_SANITIZER(name) false
 #endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define GCC_SANITIZED true
+#else
+#define GCC_SANITIZED false
+#endif
+#define SANITIZED (GCC_SANITIZED || HAS_SANITIZER(address) || HAS_SANITIZER(thread))
+
+bool test_knows_clone(void)
+{
+#ifdef __SANITIZE_THREAD__
+	return false;
+#else
+	return !HAS_SANITIZER(thread) && test_faults_allowed();
+#endif
+}
 
 static double rounds_wanted(void)
 {

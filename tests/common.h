@@ -91,6 +91,8 @@ void test_swap_end(void);
 /* Run in a forked child (raw clone(2) with test_in_clone): its exit status, or -signal. */
 int test_in_child(int (*run)(void *argument), void *argument);
 int test_in_clone(int (*run)(void *argument), void *argument);
+/* May clone(2) share memory with a child here? ThreadSanitizer and valgrind cannot follow that. */
+bool test_knows_clone(void);
 /* In a child, where ck_assert would speak for the parent. */
 #define child_check(condition)                                                                     \
 	do {                                                                                       \

@@ -2,8 +2,8 @@
 /*
  * inject.h - slots in every state, calls that fail in the middle: see test_inject.c.
  *
- *   inject_state.c   the states          inject_call.c   the calls, and what each does when it works
- *   inject_sweep.c   fail the n-th system call of a call, judge what is left
+ *   inject_state.c   the states          inject_call.c   the calls, and what each does when it
+ * works inject_sweep.c   fail the n-th system call of a call, judge what is left
  */
 #ifndef TESTS_INJECT_H
 #define TESTS_INJECT_H

@@ -33,7 +33,8 @@ static int do_reset(struct model_slot *slot)
 
 static int do_instantiate(struct model_slot *slot, struct model_image *image, size_t count)
 {
-	int answer = memslot_slot_instantiate(slot->slot, image ? image->image : NULL, pages(count));
+	int answer =
+		memslot_slot_instantiate(slot->slot, image ? image->image : NULL, pages(count));
 
 	if (answer == 0) {
 		model_apply_instantiate(slot, image, pages(count));
@@ -285,7 +286,7 @@ int inject_call(int call, struct model_slot *slot)
 bool inject_call_may_end_unknown(int call, int state)
 {
 	return calls[call].kind == CHANGES ||
-		(calls[call].kind == VIEWS && inject_state_has(state, "protected"));
+	       (calls[call].kind == VIEWS && inject_state_has(state, "protected"));
 }
 
 bool inject_call_destroys(int call)

@@ -42,8 +42,8 @@ static struct model_image *make_image(size_t first, size_t count, size_t second,
 	test_fill(bytes + pages(first), pages(count), tag);
 	if (second)
 		test_fill(bytes + pages(second), pages(count), tag + 1);
-	model_expect(memslot_image_from_bytes(
-			     bytes + pages(first), pages(end - first), &opts, &image),
+	model_expect(
+		memslot_image_from_bytes(bytes + pages(first), pages(end - first), &opts, &image),
 		0);
 	made = model_image_of(image, bytes, pages(end));
 	free(bytes);
@@ -52,9 +52,8 @@ static struct model_image *make_image(size_t first, size_t count, size_t second,
 
 static struct model_image *make_foreign(void)
 {
-	struct memslot_image_opts opts = {.size = sizeof opts,
-		.flags = MEMSLOT_IMAGE_MAP_FILE,
-		.slot_offset = pages(2)};
+	struct memslot_image_opts opts = {
+		.size = sizeof opts, .flags = MEMSLOT_IMAGE_MAP_FILE, .slot_offset = pages(2)};
 	char path[] = "/tmp/memslot-inject-XXXXXX";
 	unsigned char *bytes = calloc(1, pages(10));
 	struct memslot_image *image;
@@ -107,7 +106,6 @@ void inject_images_end(void)
 	model_scratch_close();
 }
 
-
 /* --- what may have happened to the slot --- */
 
 void inject_dirty(struct model_slot *slot)
@@ -132,6 +130,15 @@ static void be_steady(struct model_slot *slot)
 		inject_dirty(slot);
 		model_reset(slot, &inject_coverage);
 	}
+	inject_dirty(slot);
+}
+
+/* The budget is used up, by pages that no image has. */
+static void be_full(struct model_slot *slot)
+{
+	for (size_t page = 16; page < 28; page++)
+		model_write_cpu(slot, pages(page), test_page(), page);
+	model_reset(slot, &inject_coverage);
 	inject_dirty(slot);
 }
 
@@ -262,6 +269,7 @@ static const struct {
 	{"locked", 0, 0, MAPPED, 0, be_locked, false},
 	{"locked drop", 0, MEMSLOT_RESET_DROP, COPIED, 0, be_locked, false},
 	{"small budget", CONFINED, MEMSLOT_RESET_RESTORE, MAPPED, 4, be_steady, false},
+	{"small budget zeros", CONFINED, MEMSLOT_RESET_RESTORE, NO_IMAGE, 4, be_full, false},
 	{"no budget", CONFINED, 0, MAPPED, MEMSLOT_NONE, be_dirty, false},
 	{"bound", MEMSLOT_SLOT_DONTFORK | MEMSLOT_SLOT_DONTDUMP | MEMSLOT_SLOT_BOUND, 0, MAPPED, 0,
 		be_dirty, false},
@@ -298,8 +306,9 @@ struct model_slot *inject_state(int state)
 
 	opts.reserve = edge == 1 ? 4u << 20 : 0;
 	opts.flags |= edge == 2 ? MEMSLOT_SLOT_NO_EDGE : 0;
-	opts.copy_budget = states[row].budget_pages == MEMSLOT_NONE ? MEMSLOT_NONE
-								   : pages(states[row].budget_pages);
+	opts.copy_budget = states[row].budget_pages == MEMSLOT_NONE
+				   ? MEMSLOT_NONE
+				   : pages(states[row].budget_pages);
 	opts.on_reset = states[row].on_reset ? model_on_reset : NULL;
 	model_blind = true; /* the model test looks at that */
 	slot = model_slot_new(pages(CAPACITY), &opts);

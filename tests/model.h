@@ -56,8 +56,8 @@ struct model_slot {
 };
 
 struct model_coverage {
-	uint64_t known, scan, drop, evictions, trials, copied, remakes, locked_copies, hides, faults,
-			restored, dropped, operations, compared;
+	uint64_t known, scan, drop, evictions, trials, copied, remakes, locked_copies, hides,
+		faults, restored, dropped, operations, compared;
 };
 
 struct model_life {
@@ -93,7 +93,8 @@ void model_random_bytes(struct test_rng *rng, unsigned char *bytes, size_t size)
 /* A random image that ends at `limit` or before. NULL: it could not be made here. */
 struct model_image *model_image_random(struct test_rng *rng, size_t limit);
 /* What `image` must hold: [0, size) of bytes. Takes over the reference; checks its range. */
-struct model_image *model_image_of(struct memslot_image *image, const unsigned char *bytes, size_t size);
+struct model_image *model_image_of(
+	struct memslot_image *image, const unsigned char *bytes, size_t size);
 /* Save it, open it again in one of the ways. */
 struct model_image *model_image_reopened(struct test_rng *rng, const struct model_image *from);
 struct model_image *model_image_ref(struct model_image *image);
@@ -114,7 +115,7 @@ void model_apply_checkpoint(struct model_slot *slot, struct model_image *image);
 void model_callback_bytes(unsigned char *memory, size_t size, unsigned callbacks);
 /* A random stretch of pages that all have `flags`; false: none. */
 bool model_pick(struct test_rng *rng, const struct model_slot *slot, unsigned char flags,
-		size_t *ret_offset, size_t *ret_size);
+	size_t *ret_offset, size_t *ret_size);
 
 /* --- model_check.c --- */
 
@@ -123,8 +124,7 @@ extern bool model_quiet; /* compare without faults of this thread */
 void model_compare(const struct model_slot *slot);
 void model_probe(const struct model_slot *slot);
 /* What written() listed. */
-void model_check_runs(
-	const struct model_slot *slot, const struct memslot_run *runs, size_t count);
+void model_check_runs(const struct model_slot *slot, const struct memslot_run *runs, size_t count);
 void model_check_written(struct model_slot *slot);
 void model_check_stats(const struct model_slot *slot);
 
@@ -136,11 +136,12 @@ void model_scratch_open(void);
 void model_scratch_close(void);
 /* Write scratch bytes [source, source + size) at `offset`, by CPU or by a way that fits. */
 void model_write(struct model_life *life, struct model_slot *slot, size_t offset, size_t size,
-		size_t source);
+	size_t source);
 void model_write_cpu(struct model_slot *slot, size_t offset, size_t size, size_t source);
 bool model_ring_ready(void);
 void model_ring_close(void);
-/* Read from a file by the ring and wait; fixed: through the registered buffer. Returns the result. */
+/* Read from a file by the ring and wait; fixed: through the registered buffer. Returns the result.
+ */
 int model_ring_read(int fd, void *to, size_t size, size_t source, bool async, bool fixed);
 void model_ring_start(int fd, void *to, size_t size); /* and do not wait */
 int model_ring_finish(void);

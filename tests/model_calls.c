@@ -49,22 +49,22 @@ static void after_callback(struct model_slot *slot, unsigned callbacks)
 }
 
 static void cover_reset(struct model_slot *slot, struct model_coverage *coverage,
-		const struct memslot_slot_stats *before, bool lower)
+	const struct memslot_slot_stats *before, bool lower)
 {
 	struct memslot_slot_stats after = stats_of(slot);
 	bool whole = after.resets_drop != before->resets_drop;
 
 	if (after.resets_known + after.resets_scan + after.resets_drop !=
 			before->resets_known + before->resets_scan + before->resets_drop + 1 &&
-			after.remakes == before->remakes)
-		model_fail("a reset counted as %d", (int)(after.resets_known + after.resets_scan +
-				after.resets_drop - before->resets_known - before->resets_scan -
-				before->resets_drop));
+		after.remakes == before->remakes)
+		model_fail("a reset counted as %d",
+			(int)(after.resets_known + after.resets_scan + after.resets_drop -
+				before->resets_known - before->resets_scan - before->resets_drop));
 	if (!whole && !lower && !slot->locked && slot->opts.copy_budget == 0 &&
-			after.bytes_dropped > before->bytes_dropped)
+		after.bytes_dropped > before->bytes_dropped)
 		coverage->evictions++;
 	if (before->last_method == MEMSLOT_RESET_DROP && after.last_method == MEMSLOT_RESET_SCAN &&
-			slot->opts.reset_method == MEMSLOT_RESET_AUTO)
+		slot->opts.reset_method == MEMSLOT_RESET_AUTO)
 		coverage->trials++;
 	coverage->hides += after.retained_pages > slot->size / test_page();
 	coverage->compared++;
@@ -104,8 +104,9 @@ void model_instantiate(struct model_slot *slot, struct model_image *image, size_
 	may(&answers, rounded > slot->capacity || end > rounded, -EMSGSIZE);
 	may(&answers, bound_elsewhere(slot, image), -EADDRNOTAVAIL);
 	model_log("slot %p: instantiate %s of %#zx bytes, size %#zx -> %#zx", (void *)slot->base,
-			other ? "another image" : "its image", end, slot->size, size);
-	if (judge(&answers, memslot_slot_instantiate(slot->slot, image ? image->image : NULL, size))) {
+		other ? "another image" : "its image", end, slot->size, size);
+	if (judge(&answers,
+		    memslot_slot_instantiate(slot->slot, image ? image->image : NULL, size))) {
 		model_apply_instantiate(slot, image, rounded);
 		after_callback(slot, callbacks);
 	} else {
@@ -166,9 +167,8 @@ void model_op_instantiate(struct model_life *life, struct model_slot *slot)
 	model_instantiate(slot, image, size);
 	/* Nobody has written to it yet: pages that are private now were copied. */
 	if (slot->image != old && slot->image && !slot->opts.on_reset &&
-			!(slot->opts.flags & MEMSLOT_SLOT_POPULATE))
-		life->coverage->copied +=
-				stats_of(slot).retained_pages > before.retained_pages;
+		!(slot->opts.flags & MEMSLOT_SLOT_POPULATE))
+		life->coverage->copied += stats_of(slot).retained_pages > before.retained_pages;
 }
 
 void model_resize(struct model_slot *slot, size_t size)
@@ -212,7 +212,8 @@ void model_op_discard(struct model_life *life, struct model_slot *slot)
 	model_probe(slot);
 }
 
-/* Users with their own bounds checks can be wrong: what lies beyond the edge is put back all the same. */
+/* Users with their own bounds checks can be wrong: what lies beyond the edge is put back all the
+ * same. */
 void model_op_rogue(struct model_life *life, struct model_slot *slot)
 {
 	size_t room = slot->capacity - slot->size, offset, size;
@@ -223,7 +224,8 @@ void model_op_rogue(struct model_life *life, struct model_slot *slot)
 		offset = slot->size + test_below(&life->rng, room);
 		size = 1 + test_below(&life->rng, slot->capacity - offset);
 		size = size < MODEL_SCRATCH ? size : MODEL_SCRATCH;
-		model_log("slot %p: write beyond the size, %#zx+%#zx", (void *)slot->base, offset, size);
+		model_log("slot %p: write beyond the size, %#zx+%#zx", (void *)slot->base, offset,
+			size);
 		model_write_cpu(slot, offset, size, 0);
 	}
 	if (model_chance(&life->rng, 70))

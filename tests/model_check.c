@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* model_check.c - slot against array: every byte, the edge, both guards, the dirty list, the counts. */
+/* model_check.c - slot against array: every byte, the edge, both guards, the dirty list, the
+ * counts. */
 #define _GNU_SOURCE
 #include "model.h"
 
@@ -12,13 +13,14 @@ static void tell_difference(const struct model_slot *slot, size_t from, size_t t
 {
 	for (size_t at = from; at < to; at++) {
 		if (slot->base[at] != slot->now[at])
-			model_fail("slot %p, page %zu, offset %#zx (size %#zx, image end %#zx): %#x, "
-				   "expected %#x",
-					(void *)slot->base, at / test_page(), at, slot->size,
-					slot->image ? slot->image->end : 0, slot->base[at],
-					slot->now[at]);
+			model_fail(
+				"slot %p, page %zu, offset %#zx (size %#zx, image end %#zx): %#x, "
+				"expected %#x",
+				(void *)slot->base, at / test_page(), at, slot->size,
+				slot->image ? slot->image->end : 0, slot->base[at], slot->now[at]);
 	}
-	model_fail("slot %p: differed and then did not, in %#zx-%#zx", (void *)slot->base, from, to);
+	model_fail(
+		"slot %p: differed and then did not, in %#zx-%#zx", (void *)slot->base, from, to);
 }
 
 /* Compare what may be read; where the first stretch lies that differs. */
@@ -90,7 +92,7 @@ static void expect_closed(const struct model_slot *slot, const unsigned char *at
 {
 	if (!model_faults(at, TEST_READ) || !model_faults(at, TEST_WRITE))
 		model_fail("slot %p: offset %td is accessible (size %#zx)", (void *)slot->base,
-				at - slot->base, slot->size);
+			at - slot->base, slot->size);
 }
 
 static void probe_around(const struct model_slot *slot)
@@ -123,7 +125,7 @@ void model_probe(const struct model_slot *slot)
 		expect_closed(slot, slot->base + slot->capacity - 1);
 	}
 	if (reach && slot->pages[reach / test_page() - 1] == MODEL_OPEN &&
-			model_faults(slot->base + reach - 1, TEST_WRITE))
+		model_faults(slot->base + reach - 1, TEST_WRITE))
 		model_fail("slot %p: the last byte faults (size %#zx)", (void *)slot->base, reach);
 }
 
@@ -149,9 +151,9 @@ void model_check_runs(const struct model_slot *slot, const struct memslot_run *r
 		uint64_t start = i < count ? runs[i].offset : slot->size;
 		uint64_t end = i < count ? start + runs[i].size : slot->size;
 		if (i < count && (start % test_page() || end % test_page() || end <= start ||
-						 (i && start < at) || end > model_reach(slot)))
+					 (i && start < at) || end > model_reach(slot)))
 			model_fail("written: run %zu of %zu is %#zx-%#zx", i, count, (size_t)start,
-					(size_t)end);
+				(size_t)end);
 		for (; at < start && at < slot->size; at += test_page()) {
 			if (page_differs(slot, at))
 				model_fail("written misses page %zu", (size_t)at / test_page());
@@ -182,7 +184,8 @@ void model_check_stats(const struct model_slot *slot)
 {
 	struct memslot_slot_stats stats = {.size = sizeof stats};
 	uint64_t budget = slot->opts.copy_budget ? slot->opts.copy_budget : 16u << 20;
-	uint64_t bytes, past = slot->opts.flags & MEMSLOT_SLOT_NO_EDGE ? 0 : slot->capacity - slot->size;
+	uint64_t bytes,
+		past = slot->opts.flags & MEMSLOT_SLOT_NO_EDGE ? 0 : slot->capacity - slot->size;
 
 	model_expect(memslot_slot_stats(slot->slot, &stats), 0);
 	bytes = stats.retained_pages * test_page();
@@ -190,9 +193,10 @@ void model_check_stats(const struct model_slot *slot)
 		model_fail("%#zx bytes retained of %#zx", (size_t)bytes, slot->capacity);
 	if (budget == MEMSLOT_NONE)
 		budget = 0;
-	/* Hidden pages beyond the edge count as idle, exempt and pinned ones are kept whatever they cost. */
+	/* Hidden pages beyond the edge count as idle, exempt and pinned ones are kept whatever they
+	 * cost. */
 	if (budget != MEMSLOT_UNLIMITED && !model_is_held(slot) && !slot->locked &&
-			!memchr(slot->pages, MODEL_OPEN | MODEL_EXEMPT, slot->capacity / test_page()) &&
-			bytes > budget + past)
+		!memchr(slot->pages, MODEL_OPEN | MODEL_EXEMPT, slot->capacity / test_page()) &&
+		bytes > budget + past)
 		model_fail("%#zx bytes retained, budget %#zx", (size_t)bytes, (size_t)budget);
 }

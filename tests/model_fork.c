@@ -104,7 +104,7 @@ void model_op_fork(struct model_life *life, struct model_slot *slot)
 	pid_t child;
 
 	model_log("slot %p: %s%s", (void *)slot->base, raw ? "raw clone" : "fork",
-			both ? ", and the parent goes on" : "");
+		both ? ", and the parent goes on" : "");
 	ck_assert_int_eq(pipe(ends), 0);
 	child = start(raw);
 	if (child < 0)

@@ -103,7 +103,8 @@ void model_unpin(struct model_slot *slot)
 static void read_fixed(struct model_life *life, struct model_slot *slot)
 {
 	size_t skip = test_below(&life->rng, slot->pin_size), source = test_below(&life->rng, 4096);
-	size_t offset = slot->pin_offset + skip, size = 1 + test_below(&life->rng, slot->pin_size - skip);
+	size_t offset = slot->pin_offset + skip,
+	       size = 1 + test_below(&life->rng, slot->pin_size - skip);
 	int done;
 
 	model_log("slot %p: read fixed %#zx+%#zx", (void *)slot->base, offset, size);

@@ -2,8 +2,8 @@
 /*
  * model_image.c - images of every kind, each with the bytes that it must hold.
  *
- * Sizes are drawn so that some images are small enough to be copied, most are mapped, some have gaps
- * that become holes and some end within a page.
+ * Sizes are drawn so that some images are small enough to be copied, most are mapped, some have
+ * gaps that become holes and some end within a page.
  */
 #define _GNU_SOURCE
 #include "model.h"
@@ -77,7 +77,7 @@ void model_random_bytes(struct test_rng *rng, unsigned char *bytes, size_t size)
 	size_t page = test_page();
 
 	/* Long stretches of zero pages become gaps, short ones are filled. */
-	for (size_t at = 0, left = 0; at < size; at += page, left -= left > 0) {
+	for (size_t at = 0, left = 0; at<size; at += page, left -= left> 0) {
 		if (!dense && left == 0 && model_chance(rng, 5))
 			left = test_below(rng, 40);
 		if (left == 0)
@@ -88,7 +88,8 @@ void model_random_bytes(struct test_rng *rng, unsigned char *bytes, size_t size)
 /* What a fresh image says of itself must agree with what it was made of. */
 static struct model_image *check_range(struct model_image *made)
 {
-	uint64_t start = memslot_image_offset(made->image), end = start + memslot_image_size(made->image);
+	uint64_t start = memslot_image_offset(made->image),
+		 end = start + memslot_image_size(made->image);
 
 	if (start % test_page() || end % test_page() || end > made->end)
 		model_fail("image %#zx-%#zx of %#zx bytes", (size_t)start, (size_t)end, made->end);
@@ -99,7 +100,8 @@ static struct model_image *check_range(struct model_image *made)
 	return made;
 }
 
-struct model_image *model_image_of(struct memslot_image *image, const unsigned char *bytes, size_t size)
+struct model_image *model_image_of(
+	struct memslot_image *image, const unsigned char *bytes, size_t size)
 {
 	struct model_image *made = new_image(size);
 
@@ -118,7 +120,8 @@ static size_t some_size(struct test_rng *rng, size_t limit)
 
 static struct model_image *from_bytes(struct test_rng *rng, size_t limit)
 {
-	size_t size = some_size(rng, limit), offset = model_chance(rng, 40) ? 0 : test_below(rng, limit - size + 1);
+	size_t size = some_size(rng, limit),
+	       offset = model_chance(rng, 40) ? 0 : test_below(rng, limit - size + 1);
 	struct model_image *made = new_image(model_round(offset + size));
 	struct memslot_image_opts opts = {.size = sizeof opts, .slot_offset = offset};
 
@@ -141,7 +144,8 @@ static struct model_image *from_extents(struct test_rng *rng, size_t limit)
 		size_t size = 1 + test_below(rng, (limit - at) / (first - count) + 1);
 		size = size > limit - at ? limit - at : size;
 		model_random_bytes(rng, made->bytes + at, size);
-		extents[count] = (struct memslot_extent){at - opts.slot_offset, made->bytes + at, size};
+		extents[count] =
+			(struct memslot_extent){at - opts.slot_offset, made->bytes + at, size};
 		at += size + test_below(rng, model_chance(rng, 50) ? 9 : 30 * test_page());
 	}
 	for (size_t i = 0; i < count; i++) {
@@ -177,7 +181,8 @@ static void write_unless_zero(int fd, const unsigned char *bytes, size_t size, s
 static struct model_image *from_file(struct test_rng *rng, size_t limit, bool mapped)
 {
 	size_t page = test_page(), size = some_size(rng, limit);
-	size_t skip = page * test_below(rng, 3), offset = page * test_below(rng, (limit - size) / page + 1);
+	size_t skip = page * test_below(rng, 3),
+	       offset = page * test_below(rng, (limit - size) / page + 1);
 	struct model_image *made = new_image(model_round(offset + size));
 	struct memslot_image_opts opts = {.size = sizeof opts, .slot_offset = offset};
 	char path[40];
@@ -187,14 +192,14 @@ static struct model_image *from_file(struct test_rng *rng, size_t limit, bool ma
 	model_random_bytes(rng, made->bytes + offset, size);
 	ck_assert_int_eq(ftruncate(fd, (off_t)(skip + size)), 0);
 	for (size_t at = 0; at < size; at += page)
-		write_unless_zero(fd, made->bytes + offset + at, size - at < page ? size - at : page,
-				skip + at);
+		write_unless_zero(fd, made->bytes + offset + at,
+			size - at < page ? size - at : page, skip + at);
 	opts.flags = mapped ? MEMSLOT_IMAGE_MAP_FILE : 0;
 	model_log("image %s file %#zx-%#zx at %#zx", mapped ? "mapping" : "copied from", skip,
-			skip + size, offset);
-	model_expect(memslot_image_from_fd(fd, skip, model_chance(rng, 50) ? size : 0, &opts,
-				     &made->image),
-			0);
+		skip + size, offset);
+	model_expect(memslot_image_from_fd(
+			     fd, skip, model_chance(rng, 50) ? size : 0, &opts, &made->image),
+		0);
 	close(fd);
 	return check_range(made);
 }

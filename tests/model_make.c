@@ -9,14 +9,15 @@
 #define KIB ((uint64_t)1024)
 #define MIB (1024 * KIB)
 
-/* The last step of each reset: its writes are the new tenant's. Nothing that must be alone works. */
+/* The last step of each reset: its writes are the new tenant's. Nothing that must be alone works.
+ */
 int model_on_reset(struct memslot_slot *slot, void *context)
 {
 	struct model_slot *model = context;
 
 	model->callbacks++;
 	if (memslot_slot_reset(slot) != -EBUSY || memslot_slot_discard(slot, 0, 0) != -EBUSY ||
-			memslot_slot_destroy(slot) != -EBUSY)
+		memslot_slot_destroy(slot) != -EBUSY)
 		return -EPROTO;
 	if (model->fail_reset)
 		return -ECANCELED;
@@ -30,7 +31,8 @@ static void set_geometry(struct model_slot *made, size_t capacity)
 
 	made->capacity = model_round(capacity);
 	made->reserve = opts->reserve ? model_round(opts->reserve) : made->capacity;
-	made->guard_before = opts->guard_before == MEMSLOT_NONE ? 0 : model_round(opts->guard_before);
+	made->guard_before =
+		opts->guard_before == MEMSLOT_NONE ? 0 : model_round(opts->guard_before);
 	made->guard_after = opts->guard_after ? model_round(opts->guard_after) : 64 * KIB;
 	if (opts->guard_after == MEMSLOT_NONE)
 		made->guard_after = 0;
@@ -52,10 +54,11 @@ struct model_slot *model_slot_new(size_t capacity, const struct memslot_slot_opt
 	ck_assert(made->now && made->pages);
 	for (size_t page = 0; page < pages; page++)
 		made->pages[page] = MODEL_OPEN;
-	model_log("create capacity %#zx, reserve %#zx, guards %#zx %#zx, budget %#zx, flags %#x, method %u",
-			capacity, (size_t)opts->reserve, (size_t)opts->guard_before,
-			(size_t)opts->guard_after, (size_t)opts->copy_budget, opts->flags,
-			opts->reset_method);
+	model_log("create capacity %#zx, reserve %#zx, guards %#zx %#zx, budget %#zx, flags %#x, "
+		  "method %u",
+		capacity, (size_t)opts->reserve, (size_t)opts->guard_before,
+		(size_t)opts->guard_after, (size_t)opts->copy_budget, opts->flags,
+		opts->reset_method);
 	model_expect(memslot_slot_create(capacity, &made->opts, &made->slot), 0);
 	made->base = memslot_slot_base(made->slot);
 	if (memslot_slot_capacity(made->slot) != made->capacity)
@@ -102,13 +105,13 @@ static uint32_t some_flags(struct test_rng *rng)
 		uint32_t flag;
 		unsigned percent;
 	} wishes[] = {
-			{MEMSLOT_SLOT_NO_EDGE, 15},
-			{MEMSLOT_SLOT_HUGEPAGE, 10},
-			{MEMSLOT_SLOT_POPULATE, 15},
-			{MEMSLOT_SLOT_DONTFORK, 8},
-			{MEMSLOT_SLOT_DONTDUMP, 20},
-			{MEMSLOT_SLOT_CONFINED, 60},
-			{MEMSLOT_SLOT_BOUND, 8},
+		{MEMSLOT_SLOT_NO_EDGE, 15},
+		{MEMSLOT_SLOT_HUGEPAGE, 10},
+		{MEMSLOT_SLOT_POPULATE, 15},
+		{MEMSLOT_SLOT_DONTFORK, 8},
+		{MEMSLOT_SLOT_DONTDUMP, 20},
+		{MEMSLOT_SLOT_CONFINED, 60},
+		{MEMSLOT_SLOT_BOUND, 8},
 	};
 	uint32_t flags = 0;
 
@@ -120,7 +123,8 @@ static uint32_t some_flags(struct test_rng *rng)
 /* An address that is free now. */
 static void *free_address(size_t size)
 {
-	char *at = mmap(NULL, size + 8 * MIB, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	char *at = mmap(NULL, size + 8 * MIB, PROT_NONE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (at == MAP_FAILED)
 		return NULL;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* model_ring.c - one io_uring for the whole model: plain reads, reads in flight, registered buffers. */
+/* model_ring.c - one io_uring for the whole model: plain reads, reads in flight, registered
+ * buffers. */
 #define _GNU_SOURCE
 #include "model.h"
 

@@ -34,7 +34,8 @@ static void make_pristine(struct model_slot *slot, size_t from, size_t to)
 static void lift_protection(struct model_slot *slot, size_t from, size_t to)
 {
 	for (size_t page = from / test_page(); page < to / test_page(); page++)
-		slot->pages[page] = (unsigned char)((slot->pages[page] & MODEL_EXEMPT) | MODEL_OPEN);
+		slot->pages[page] =
+			(unsigned char)((slot->pages[page] & MODEL_EXEMPT) | MODEL_OPEN);
 }
 
 static void end_exempt(struct model_slot *slot, size_t from, size_t to)
@@ -107,12 +108,13 @@ void model_apply_checkpoint(struct model_slot *slot, struct model_image *image)
 void model_callback_bytes(unsigned char *memory, size_t size, unsigned callbacks)
 {
 	for (unsigned i = 0; i < 3 && size; i++)
-		memory[(callbacks * 7919u + i * 40961u) % size] = (unsigned char)(0xA0 + callbacks + i);
+		memory[(callbacks * 7919u + i * 40961u) % size] =
+			(unsigned char)(0xA0 + callbacks + i);
 }
 
 /* The stretch of pages with `flags` around `page`, or behind it. */
 static bool stretch_from(const struct model_slot *slot, size_t page, unsigned char flags,
-		size_t *ret_first, size_t *ret_end)
+	size_t *ret_first, size_t *ret_end)
 {
 	size_t count = slot->size / test_page(), end;
 
@@ -126,7 +128,7 @@ static bool stretch_from(const struct model_slot *slot, size_t page, unsigned ch
 }
 
 bool model_pick(struct test_rng *rng, const struct model_slot *slot, unsigned char flags,
-		size_t *ret_offset, size_t *ret_size)
+	size_t *ret_offset, size_t *ret_size)
 {
 	size_t count = slot->size / test_page(), first, end, pages;
 

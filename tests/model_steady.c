@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * model_steady.c - long repetitions with changes of phase: what AUTO learns from, forgets, and tries
- * again. Every run is compared whole.
+ * model_steady.c - long repetitions with changes of phase: what AUTO learns from, forgets, and
+ * tries again. Every run is compared whole.
  */
 #define _GNU_SOURCE
 #include "model.h"
@@ -28,11 +28,12 @@ static void plan(struct test_rng *rng, const struct model_slot *slot, struct pha
 	phase->grow = model_chance(rng, 20);
 	phase->chance = model_chance(rng, 75) ? 100 : 20;
 	for (size_t i = 0; i < phase->count; i++)
-		phase->place[i] = model_chance(rng, 70) ? (start + i) % pages : test_below(rng, pages);
+		phase->place[i] =
+			model_chance(rng, 70) ? (start + i) % pages : test_below(rng, pages);
 }
 
-static void write_place(struct model_life *life, struct model_slot *slot, const struct phase *phase,
-		size_t place)
+static void write_place(
+	struct model_life *life, struct model_slot *slot, const struct phase *phase, size_t place)
 {
 	size_t offset = place * test_page() + test_below(&life->rng, test_page());
 
@@ -55,7 +56,7 @@ static void run_once(struct model_life *life, struct model_slot *slot, const str
 	}
 	for (size_t i = 0; i < phase->count && test_below(&life->rng, 100) < phase->chance; i++)
 		write_place(life, slot, phase,
-				phase->drawn ? test_below(&life->rng, pages) : phase->place[i]);
+			phase->drawn ? test_below(&life->rng, pages) : phase->place[i]);
 	model_reset(slot, life->coverage);
 }
 
@@ -75,9 +76,9 @@ void model_op_steady(struct model_life *life, struct model_slot *slot)
 		runs /= 4;
 	for (size_t part = 0; part < 3; part++) {
 		const struct phase *phase = &phases[part & 1];
-		model_log("slot %p: %zu runs, %zu pages%s%s%s", (void *)slot->base, runs, phase->count,
-				phase->drawn ? ", drawn anew" : "", phase->same ? ", same bytes" : "",
-				phase->grow ? ", growing" : "");
+		model_log("slot %p: %zu runs, %zu pages%s%s%s", (void *)slot->base, runs,
+			phase->count, phase->drawn ? ", drawn anew" : "",
+			phase->same ? ", same bytes" : "", phase->grow ? ", growing" : "");
 		for (size_t run = 0; run < runs; run++)
 			run_once(life, slot, phase);
 	}

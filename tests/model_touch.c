@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* model_touch.c - what tenants do with the memory: write, read, lock; and what the kernel does to it. */
+/* model_touch.c - what tenants do with the memory: write, read, lock; and what the kernel does to
+ * it. */
 #define _GNU_SOURCE
 #include "model.h"
 
@@ -92,8 +93,8 @@ void model_op_read(struct model_life *life, struct model_slot *slot)
 }
 
 /* Nobody but the slot's thread may do these while it is confined. */
-static bool pick_shared(struct model_life *life, struct model_slot *slot, size_t *ret_offset,
-		size_t *ret_size)
+static bool pick_shared(
+	struct model_life *life, struct model_slot *slot, size_t *ret_offset, size_t *ret_size)
 {
 	if (slot->confined && model_chance(&life->rng, 60))
 		return false;
@@ -119,7 +120,8 @@ void model_op_populate(struct model_life *life, struct model_slot *slot)
 
 static void write_image_byte(struct model_life *life, struct model_slot *slot)
 {
-	size_t offset = slot->image && slot->image->end ? test_below(&life->rng, slot->image->end) : 0;
+	size_t offset =
+		slot->image && slot->image->end ? test_below(&life->rng, slot->image->end) : 0;
 
 	if (offset < slot->size && (slot->pages[offset / test_page()] & MODEL_OPEN) == MODEL_OPEN)
 		model_write_cpu(slot, offset, 1, test_below(&life->rng, MODEL_SCRATCH));
@@ -137,7 +139,8 @@ void model_op_page_out(struct model_life *life, struct model_slot *slot)
 	}
 	model_log("slot %p: page out %#zx+%#zx", (void *)slot->base, offset, size);
 	(void)madvise(slot->base + offset, size, MADV_PAGEOUT);
-	/* Pages that come back, pages that a scan finds swapped out, and what later runs make of it. */
+	/* Pages that come back, pages that a scan finds swapped out, and what later runs make of
+	 * it. */
 	for (size_t runs = test_below(&life->rng, 6); runs && !model_is_held(slot); runs--) {
 		if (runs & 1)
 			model_op_write(life, slot);

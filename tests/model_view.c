@@ -5,8 +5,8 @@
 
 #include <errno.h>
 
-static void set_pages(struct model_slot *slot, size_t offset, size_t size, unsigned char keep,
-		unsigned char set)
+static void set_pages(
+	struct model_slot *slot, size_t offset, size_t size, unsigned char keep, unsigned char set)
 {
 	for (size_t page = offset / test_page(); page < (offset + size) / test_page(); page++)
 		slot->pages[page] = (unsigned char)((slot->pages[page] & keep) | set);
@@ -116,9 +116,9 @@ void model_op_failing_reset(struct model_life *life, struct model_slot *slot)
 	if (model_chance(&life->rng, 50))
 		model_expect(memslot_slot_reset(slot->slot), -ECANCELED);
 	else
-		model_expect(memslot_slot_instantiate(slot->slot, image ? image->image : NULL,
-					     slot->capacity),
-				-ECANCELED);
+		model_expect(memslot_slot_instantiate(
+				     slot->slot, image ? image->image : NULL, slot->capacity),
+			-ECANCELED);
 	slot->fail_reset = false;
 	slot->unknown = true;
 	model_expect_unknown(slot);

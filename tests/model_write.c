@@ -2,8 +2,8 @@
 /*
  * model_write.c - every way there is to write into a slot.
  *
- * What a slot that is still confined allows: its own thread's instructions and system calls. Anybody
- * else writes after unconfine, or under a hold.
+ * What a slot that is still confined allows: its own thread's instructions and system calls.
+ * Anybody else writes after unconfine, or under a hold.
  */
 #define _GNU_SOURCE
 #include "model.h"
@@ -124,15 +124,15 @@ static ssize_t by_signal_handler(const struct write *write)
 
 static ssize_t by_ring(const struct write *write)
 {
-	return model_ring_ready() ? model_ring_read(model_file, write->to, write->size, write->source,
-						    false, false)
+	return model_ring_ready() ? model_ring_read(model_file, write->to, write->size,
+					    write->source, false, false)
 				  : -1;
 }
 
 static ssize_t by_ring_worker(const struct write *write)
 {
-	return model_ring_ready() ? model_ring_read(model_file, write->to, write->size, write->source,
-						    true, false)
+	return model_ring_ready() ? model_ring_read(model_file, write->to, write->size,
+					    write->source, true, false)
 				  : -1;
 }
 
@@ -193,21 +193,21 @@ static const struct {
 	enum who who;
 	bool whole_pages;
 } ways[] = {
-		{"cpu", by_cpu, OWN, false},
-		{"cpu", by_cpu, OWN, false},
-		{"cpu", by_cpu, OWN, false},
-		{"read", by_read, OWN, false},
-		{"preadv", by_preadv, OWN, false},
-		{"O_DIRECT", by_direct, OWN, true},
-		{"process_vm_writev", by_process_call, OWN, false},
-		{"/proc/self/mem", by_mem_file, OWN, false},
-		{"signal handler", by_signal_handler, OWN, false},
-		{"io_uring", by_ring, HELD, false},
-		{"io_uring worker", by_ring_worker, HELD, false},
-		{"io_uring O_DIRECT", by_ring_direct, HELD, true},
-		{"thread", by_thread, FOREIGN, false},
-		{"thread read", by_thread_read, FOREIGN, false},
-		{"populate", by_populate, FOREIGN, false},
+	{"cpu", by_cpu, OWN, false},
+	{"cpu", by_cpu, OWN, false},
+	{"cpu", by_cpu, OWN, false},
+	{"read", by_read, OWN, false},
+	{"preadv", by_preadv, OWN, false},
+	{"O_DIRECT", by_direct, OWN, true},
+	{"process_vm_writev", by_process_call, OWN, false},
+	{"/proc/self/mem", by_mem_file, OWN, false},
+	{"signal handler", by_signal_handler, OWN, false},
+	{"io_uring", by_ring, HELD, false},
+	{"io_uring worker", by_ring_worker, HELD, false},
+	{"io_uring O_DIRECT", by_ring_direct, HELD, true},
+	{"thread", by_thread, FOREIGN, false},
+	{"thread read", by_thread_read, FOREIGN, false},
+	{"populate", by_populate, FOREIGN, false},
 };
 #define WAYS (sizeof ways / sizeof ways[0])
 
@@ -245,17 +245,19 @@ static unsigned choose(struct model_life *life, struct model_slot *slot)
 	return way;
 }
 
-void model_write(struct model_life *life, struct model_slot *slot, size_t offset, size_t size,
-		size_t source)
+void model_write(
+	struct model_life *life, struct model_slot *slot, size_t offset, size_t size, size_t source)
 {
 	unsigned way = choose(life, slot);
 	struct write write = {slot, slot->base + offset, size, source};
 
 	if (ways[way].whole_pages && (offset | size | source) % test_page())
 		way = 0;
-	model_log("slot %p: write %#zx+%#zx by %s", (void *)slot->base, offset, size, ways[way].name);
-	finish(slot, &write, ways[way].who == HELD ? run_held(slot, &write, way) : ways[way].run(&write),
-			offset);
+	model_log(
+		"slot %p: write %#zx+%#zx by %s", (void *)slot->base, offset, size, ways[way].name);
+	finish(slot, &write,
+		ways[way].who == HELD ? run_held(slot, &write, way) : ways[way].run(&write),
+		offset);
 }
 
 void model_write_cpu(struct model_slot *slot, size_t offset, size_t size, size_t source)

@@ -242,6 +242,7 @@ static int checkpoint_over_the_limit(void *kind)
 	limit.rlim_cur = RLIM_INFINITY;
 	child_check(setrlimit(RLIMIT_FSIZE, &limit) == 0);
 	child_check(memslot_slot_checkpoint(slot, NULL) == 0);
+	free(copy);
 	return memslot_slot_destroy(slot);
 }
 

@@ -74,8 +74,8 @@ Suite *test_suite(void)
 	tcase_set_timeout(tcase, 3600);
 	tcase_add_unchecked_fixture(tcase, inject_images_begin, inject_images_end);
 	tcase_add_test(tcase, a_slot_that_cannot_be_created_leaves_nothing);
-	tcase_add_loop_test(tcase, a_checkpoint_that_failed_midway_is_not_mapped_over_under_a_pin, 0,
-		INJECT_EDGES);
+	tcase_add_loop_test(tcase, a_checkpoint_that_failed_midway_is_not_mapped_over_under_a_pin,
+		0, INJECT_EDGES);
 	tcase_add_loop_test(
 		tcase, a_call_that_fails_leaves_no_stale_byte_and_no_leak, 0, inject_states());
 	return suite;

@@ -51,13 +51,14 @@ static void live_all(uint32_t method, struct model_coverage *coverage)
 
 static void tell(const char *name, const struct model_coverage *seen)
 {
-	fprintf(stderr, "# model %s: %" PRIu64 " operations, %" PRIu64 " resets compared: known %" PRIu64
-			", scan %" PRIu64 ", drop %" PRIu64 ", remakes %" PRIu64 "; evictions %" PRIu64
-			", trials %" PRIu64 ", hidden %" PRIu64 ", copied images %" PRIu64
-			", locked %" PRIu64 "; %" PRIu64 " MiB restored, %" PRIu64 " dropped\n",
-			name, seen->operations, seen->compared, seen->known, seen->scan, seen->drop,
-			seen->remakes, seen->evictions, seen->trials, seen->hides, seen->copied,
-			seen->locked_copies, seen->restored >> 20, seen->dropped >> 20);
+	fprintf(stderr,
+		"# model %s: %" PRIu64 " operations, %" PRIu64 " resets compared: known %" PRIu64
+		", scan %" PRIu64 ", drop %" PRIu64 ", remakes %" PRIu64 "; evictions %" PRIu64
+		", trials %" PRIu64 ", hidden %" PRIu64 ", copied images %" PRIu64
+		", locked %" PRIu64 "; %" PRIu64 " MiB restored, %" PRIu64 " dropped\n",
+		name, seen->operations, seen->compared, seen->known, seen->scan, seen->drop,
+		seen->remakes, seen->evictions, seen->trials, seen->hides, seen->copied,
+		seen->locked_copies, seen->restored >> 20, seen->dropped >> 20);
 }
 
 START_TEST(lives_under_auto)

@@ -204,10 +204,12 @@ END_TEST
 /* W6 */
 START_TEST(a_scan_that_fails_at_run_time_is_a_drop)
 {
-	struct memslot_slot *slot = slot_with_image(_i);
-	uint64_t failures = stats_of(slot).scan_failures;
+	struct memslot_slot *slot;
+	uint64_t failures;
 
 	NEED_FEATURE("pagemap_scan");
+	slot = slot_with_image(_i);
+	failures = stats_of(slot).scan_failures;
 	for (unsigned round = 0; round < 5; round++) {
 		dirty_pages(slot, round, 35, round + 1);
 		inject(1, EPERM, SYS_ioctl, false, true);
@@ -224,9 +226,10 @@ END_TEST
 /* A full walk that breaks off in the middle says nothing of the rest. */
 START_TEST(a_scan_that_fails_halfway_is_no_scan)
 {
-	struct memslot_slot *slot = slot_of_kind(_i, PAGES(1200));
+	struct memslot_slot *slot;
 
 	NEED_FEATURE("pagemap_scan");
+	slot = slot_of_kind(_i, PAGES(1200));
 	instantiate(slot, NULL, PAGES(1200));
 	for (uint64_t n = 1; n < 8; n++) {
 		dirty_pages(slot, n, 1100, 2);

@@ -105,12 +105,13 @@ END_TEST
 
 START_TEST(discard_gives_memory_back)
 {
-	struct memslot_slot *slot = slot_with_image(0);
+	struct memslot_slot *slot;
 	struct memslot_run run;
 	size_t count;
 
 	NEED_FEATURE("pagemap_scan");
 	NEED_FEATURE("dontneed");
+	slot = slot_with_image(0);
 	dirty_all(slot);
 	ck_assert_int_eq(memslot_slot_discard(slot, 0, PAGES(40)), 0);
 	ck_assert_int_eq(memslot_slot_written(slot, &run, 1, &count), 0);
@@ -441,11 +442,12 @@ END_TEST
 
 START_TEST(written_says_how_many_when_there_is_no_room)
 {
-	struct memslot_slot *slot = slot_with_image(_i);
+	struct memslot_slot *slot;
 	struct memslot_run runs[21] = {{0, 0}};
 	size_t count = 99;
 
 	NEED_FEATURE("pagemap_scan");
+	slot = slot_with_image(_i);
 	dirty_pages(slot, 0, 40, 2);
 	ck_assert_int_eq(memslot_slot_written(slot, NULL, 0, &count), -ENOSPC);
 	ck_assert_uint_eq(count, 20);
@@ -462,10 +464,12 @@ END_TEST
 
 START_TEST(written_of_an_untouched_slot_is_empty)
 {
-	struct memslot_slot *slot = slot_with_image(_i), *empty = slot_of_kind(_i, 0);
+	struct memslot_slot *slot, *empty;
 	size_t count = 9;
 
 	NEED_FEATURE("pagemap_scan");
+	slot = slot_with_image(_i);
+	empty = slot_of_kind(_i, 0);
 	ck_assert_int_eq(memslot_slot_written(slot, NULL, 0, &count), 0);
 	ck_assert_uint_eq(count, 0);
 	count = 9;

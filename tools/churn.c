@@ -57,7 +57,7 @@ static int load(struct settings *settings)
 		close(fd);
 	if (size <= 0) {
 		complain((int)size, "%s%s", path, size == 0 ? " is empty" : "");
-		return EXIT_USAGE;
+		return EXIT_FAILED;
 	}
 	for (size_t i = (size_t)size; i < settings->image_size; i++)
 		settings->contents[i] = settings->contents[i - (size_t)size];
@@ -97,10 +97,10 @@ static int set_up(struct churn *churn)
 	choose_variants(churn);
 	churn->clock_cost = measure_clock();
 	churn->results = calloc(workload_count(), sizeof(*churn->results));
-	if (churn->results && churn->variant_count)
+	if (churn->results)
 		return 0;
-	complain(0, "nothing to measure");
-	return EXIT_USAGE;
+	complain(-ENOMEM, "churn");
+	return EXIT_FAILED;
 }
 
 static int status_of(int error)
@@ -127,8 +127,9 @@ static int run_workloads(struct churn *churn, double share)
 
 		if (!workload_chosen(churn->settings.workloads, i))
 			continue;
-		if (!workload_make(i, &churn->settings, &workload))
-			return EXIT_USAGE;
+		error = workload_make(i, &churn->settings, &workload);
+		if (error)
+			return error;
 		error = measure_workload(churn, &workload, share, result);
 		workload_free(&workload);
 		if (error)
@@ -151,8 +152,9 @@ static int run_threads(struct churn *churn, double share)
 	for (size_t i = 0; i < workload_count() && !error; i++) {
 		if (strcmp(workload_name(i), "16") != 0)
 			continue;
-		if (!workload_make(i, &churn->settings, &workload))
-			return EXIT_USAGE;
+		error = workload_make(i, &churn->settings, &workload);
+		if (error)
+			return error;
 		error = measure_threads(churn, &workload, share);
 		workload_free(&workload);
 	}

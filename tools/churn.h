@@ -32,7 +32,7 @@ struct settings {
 	size_t image_size, capacity, size, at;
 	int image_fd;	/* the contents again, sealed: what the references map */
 	int pagemap_fd; /* -1: none */
-	bool confined, json, colour, progress;
+	bool confined, json, colour, progress, quick;
 	unsigned rounds, threads;
 	size_t cycles;				      /* of a phase */
 	double seconds;				      /* aimed at, in all */
@@ -77,8 +77,8 @@ bool workload_chosen(const char *list, size_t index);
 size_t workload_count(void);
 const char *workload_name(size_t index);
 const char *workload_title(size_t index);
-/* Expand a workload; false: out of memory, or it does not fit (said). */
-bool workload_make(size_t index, const struct settings *settings, struct workload *ret_workload);
+/* Expand a workload. 0, or an exit status: out of memory, or it does not fit (both said). */
+int workload_make(size_t index, const struct settings *settings, struct workload *ret_workload);
 void workload_free(struct workload *workload);
 
 /* --- variants --- */
@@ -171,7 +171,7 @@ struct scaling {
 	const struct variant *variant;
 	unsigned threads;
 	double rate[MAX_THREADS];  /* [n - 1]: cycles a second with n threads, all together */
-	double ratio[MAX_THREADS]; /* to one thread */
+	double ratio[MAX_THREADS]; /* to one thread: the median of each turn's */
 };
 
 struct churn {

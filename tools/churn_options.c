@@ -34,8 +34,10 @@ enum {
 static const struct argp_option options[] = {
 	{NULL, 0, NULL, 0, "What is measured:", 1},
 	{"workload", 'w', "LIST", 0, "Workloads, separated by commas, or all", 1},
-	{"method", 'm', "LIST", 0, "Reset methods of memslot, or all (the default)", 1},
-	{"reference", 'r', "LIST", 0, "References to measure beside, or all", 1},
+	{"method", 'm', "LIST", 0,
+		"Reset methods of memslot, separated by commas, or all (the default)", 1},
+	{"reference", 'r', "LIST", 0,
+		"References to measure beside, separated by commas, all, or none", 1},
 	{"threads", OPT_THREADS, "N", 0,
 		"Also 1 to N threads with a slot each (default 2, or the processors; 1: none)", 1},
 	{"list", OPT_LIST, NULL, 0, "List workloads, methods and references", 1},
@@ -50,8 +52,12 @@ static const struct argp_option options[] = {
 	{NULL, 0, NULL, 0, "How long:", 3},
 	{"rounds", OPT_ROUNDS, "N", 0, "Rounds that count (default 7)", 3},
 	{"cycles", OPT_CYCLES, "N", 0, "Cycles of a phase (default 1000)", 3},
-	{"seconds", OPT_SECONDS, "N", 0, "Aim at so many seconds in all (default 25)", 3},
-	{"quick", 'q', NULL, 0, "A fifth of the time, for a first look", 3},
+	{"seconds", OPT_SECONDS, "N", 0,
+		"A target for the time in all (default 25); workloads with phases need more", 3},
+	{"quick", 'q', NULL, 0,
+		"A first look: 3 rounds, 300 cycles and a target of 5 seconds, where not given; "
+		"workloads with phases need more",
+		3},
 	{NULL, 0, NULL, 0, "Output:", 4},
 	{"json", 'j', NULL, 0, "Print a JSON object", 4},
 	{"progress", OPT_PROGRESS, NULL, 0, "Show progress even when stderr is no terminal", 4},
@@ -65,25 +71,29 @@ static const char text[] =
 	"IMAGE is a file whose contents the slots start from (default: the C library's own "
 	"file). Every variant's contents are compared with it; a wrong byte ends the command "
 	"with status 3.\n"
-	"BYTES may end in K, M or G.";
+	"BYTES and N are decimal or hexadecimal (0x). BYTES may end in K, M, G or T, and are "
+	"rounded up to whole pages; at most 4G.";
 
-static void take_size(struct argp_state *state, const char *argument, size_t *ret_size)
+static void take_size(struct argp_state *state, const char *name, const char *argument,
+	uint64_t least, size_t *ret_size)
 {
 	uint64_t size;
 
 	if (parse_size(argument, &size) || size > MOST_CAPACITY)
-		argp_error(state, "'%s' is no size up to 4G", argument);
+		refuse(state, "--%s: '%s' is no size up to 4G", name, argument);
+	if (size < least)
+		refuse(state, "--%s: '%s' is less than a page", name, argument);
 	*ret_size = (size_t)(size + page_size() - 1) / page_size() * page_size();
 }
 
 static uint64_t take_number(
-	struct argp_state *state, const char *argument, uint64_t low, uint64_t high)
+	struct argp_state *state, const char *name, const char *argument, uint64_t high)
 {
 	uint64_t number = 0;
 
-	if (parse_number(argument, low, high, &number))
-		argp_error(state, "'%s' is no number from %llu to %llu", argument,
-			(unsigned long long)low, (unsigned long long)high);
+	if (parse_number(argument, 1, high, &number))
+		refuse(state, "--%s: '%s' is no number from 1 to %llu", name, argument,
+			(unsigned long long)high);
 	return number;
 }
 
@@ -127,21 +137,16 @@ static const char *take_list(struct argp_state *state, const char *argument, cha
 
 	while (copy && (name = strsep(&rest, ","))) {
 		if (!is_name(name, kind))
-			argp_error(state, "no %s '%s' (--list tells the names)",
+			refuse(state, "no %s '%s' (--list tells the names)",
 				kind == 'w'   ? "workload"
 				: kind == 'm' ? "method"
 					      : "reference",
 				name);
 	}
 	free(copy);
+	if (list_has(argument, "none") && strcmp(argument, "none") != 0)
+		refuse(state, "--reference: 'none' stands alone");
 	return argument;
-}
-
-static void make_quick(struct settings *settings)
-{
-	settings->rounds = 3;
-	settings->cycles = 300;
-	settings->seconds /= 5;
 }
 
 static error_t parse_more(int key, char *argument, struct argp_state *state)
@@ -150,16 +155,16 @@ static error_t parse_more(int key, char *argument, struct argp_state *state)
 
 	switch (key) {
 	case OPT_THREADS:
-		settings->threads = (unsigned)take_number(state, argument, 1, MAX_THREADS);
+		settings->threads = (unsigned)take_number(state, "threads", argument, MAX_THREADS);
 		return 0;
 	case OPT_ROUNDS:
-		settings->rounds = (unsigned)take_number(state, argument, 1, MAX_ROUNDS);
+		settings->rounds = (unsigned)take_number(state, "rounds", argument, MAX_ROUNDS);
 		return 0;
 	case OPT_CYCLES:
-		settings->cycles = take_number(state, argument, 1, 1000000);
+		settings->cycles = take_number(state, "cycles", argument, 1000000);
 		return 0;
 	case OPT_SECONDS:
-		settings->seconds = (double)take_number(state, argument, 1, 86400);
+		settings->seconds = (double)take_number(state, "seconds", argument, 86400);
 		return 0;
 	case OPT_PROGRESS:
 		settings->progress = true;
@@ -169,7 +174,7 @@ static error_t parse_more(int key, char *argument, struct argp_state *state)
 		exit(EXIT_DONE);
 	case ARGP_KEY_ARG:
 		if (settings->image_path)
-			argp_error(state, "'%s' is one argument too many", argument);
+			refuse(state, "'%s' is one argument too many", argument);
 		settings->image_path = argument;
 		return 0;
 	default:
@@ -183,16 +188,16 @@ static error_t parse_slot(int key, char *argument, struct argp_state *state)
 
 	switch (key) {
 	case OPT_IMAGE_SIZE:
-		take_size(state, argument, &settings->image_size);
+		take_size(state, "image-size", argument, 1, &settings->image_size);
 		return 0;
 	case OPT_SIZE:
-		take_size(state, argument, &settings->size);
+		take_size(state, "size", argument, 1, &settings->size);
 		return 0;
 	case OPT_CAPACITY:
-		take_size(state, argument, &settings->capacity);
+		take_size(state, "capacity", argument, 1, &settings->capacity);
 		return 0;
 	case OPT_AT:
-		take_size(state, argument, &settings->at);
+		take_size(state, "at", argument, 0, &settings->at);
 		return 0;
 	case OPT_CONFINED:
 	case OPT_NO_CONFINED:
@@ -218,7 +223,7 @@ static error_t parse(int key, char *argument, struct argp_state *state)
 		settings->references = take_list(state, argument, 'r');
 		return 0;
 	case 'q':
-		make_quick(settings);
+		settings->quick = true;
 		return 0;
 	case 'j':
 		settings->json = true;
@@ -228,18 +233,41 @@ static error_t parse(int key, char *argument, struct argp_state *state)
 	}
 }
 
-static int check(struct settings *settings)
+/* Each size must fit the next; which two do not? */
+static int check_sizes(const struct settings *settings)
+{
+	const struct {
+		const char *name;
+		size_t size;
+	} sizes[] = {{"--image-size", settings->image_size}, {"--size", settings->size},
+		{"--capacity", settings->capacity}};
+	char small[32], large[32];
+
+	for (size_t i = 0; i < 2; i++) {
+		if (sizes[i].size <= sizes[i + 1].size)
+			continue;
+		complain(0, "%s (%s) does not fit %s (%s)", sizes[i].name,
+			format_size(sizes[i].size, large, sizeof(large)), sizes[i + 1].name,
+			format_size(sizes[i + 1].size, small, sizeof(small)));
+		return EXIT_USAGE;
+	}
+	return 0;
+}
+
+/* What was not given depends on what was. */
+static int complete(struct settings *settings)
 {
 	size_t least = settings->image_size > 8 * MIB ? settings->image_size : 8 * MIB;
 
 	if (settings->size == 0)
 		settings->size = least < settings->capacity ? least : settings->capacity;
-	if (settings->image_size == 0 || settings->image_size > settings->size ||
-		settings->size > settings->capacity) {
-		complain(0, "sizes must be: 0 < image size <= size <= capacity");
-		return EXIT_USAGE;
-	}
-	return 0;
+	if (settings->rounds == 0)
+		settings->rounds = settings->quick ? 3 : 7;
+	if (settings->cycles == 0)
+		settings->cycles = settings->quick ? 300 : 1000;
+	if (settings->seconds <= 0)
+		settings->seconds = settings->quick ? 5 : 25;
+	return check_sizes(settings);
 }
 
 int churn_options(int argc, char **argv, struct settings *ret_settings)
@@ -253,13 +281,10 @@ int churn_options(int argc, char **argv, struct settings *ret_settings)
 		.confined = true,
 		.colour = isatty(STDOUT_FILENO),
 		.progress = isatty(STDERR_FILENO),
-		.rounds = 7,
 		.threads = processors > 1 ? 2 : 1,
-		.cycles = 1000,
-		.seconds = 25,
 		.image_fd = -1,
 		.pagemap_fd = -1};
 	if (argp_parse(&argp, argc, argv, 0, NULL, ret_settings))
 		return EXIT_USAGE;
-	return check(ret_settings);
+	return complete(ret_settings);
 }

@@ -20,13 +20,19 @@
 #include <memslot.h>
 
 struct arguments {
-	const char *verb, *file, *output, *note;
+	const struct verb *verb;
+	const char *file, *output, *note;
 	uint64_t offset, base;
 	bool json, progress;
+	bool given[8]; /* by index in the table of options */
 };
+
+/* What a build was at. */
+enum step { READING, BINDING, WRITING };
 
 /* One library call for the worker thread. */
 struct call {
+	enum step step;
 	const struct arguments *arguments;
 	int fd;
 	const char *path;
@@ -72,10 +78,14 @@ static int build(void *context)
 	opts.note = arguments->note;
 	opts.note_size = arguments->note ? strlen(arguments->note) : 0;
 	error = memslot_image_from_fd(call->fd, 0, 0, &opts, &call->image);
-	if (!error && arguments->base)
+	if (!error && arguments->base) {
+		call->step = BINDING;
 		error = bind_image(call);
-	if (!error)
+	}
+	if (!error) {
+		call->step = WRITING;
 		error = memslot_image_save(call->image, call->path);
+	}
 	return error;
 }
 
@@ -86,25 +96,6 @@ static int open_verified(void *context)
 		.size = sizeof(opts), .flags = MEMSLOT_IMAGE_VERIFY};
 
 	return memslot_image_open(call->path, &opts, &call->image);
-}
-
-/* Is it the input that is wrong, or did the work fail? */
-static int status_of(int error)
-{
-	switch (-error) {
-	case 0:
-		return EXIT_DONE;
-	case EINVAL:
-	case ENOENT:
-	case EACCES:
-	case EISDIR:
-	case ESPIPE:
-	case EBADMSG:
-	case EMSGSIZE:
-		return EXIT_USAGE;
-	default:
-		return EXIT_FAILED;
-	}
 }
 
 static const char *output_name(const struct arguments *arguments, char **ret_made)
@@ -129,111 +120,100 @@ static void print_built(const struct call *call)
 		format_size((uint64_t)file.st_blocks * 512, disk, sizeof(disk)));
 }
 
+/* Say what a build failed at; the exit status. */
+static int blame(const struct call *call, int error)
+{
+	const struct arguments *arguments = call->arguments;
+
+	if (call->step == READING && error == -EMSGSIZE && arguments->offset) {
+		complain(0, "--offset: 0x%llx and the contents of %s do not fit a slot",
+			(unsigned long long)arguments->offset, arguments->file);
+		return EXIT_USAGE;
+	}
+	if (call->step == READING)
+		complain(error, "%s", arguments->file);
+	else if (call->step == BINDING)
+		complain(error, "--base: no slot at 0x%llx", (unsigned long long)arguments->base);
+	else
+		complain(error, "cannot write %s", call->path);
+	return EXIT_FAILED;
+}
+
+static int build_from(struct call *call)
+{
+	const struct arguments *arguments = call->arguments;
+	struct stat file = {0};
+	int error;
+
+	if (fstat(call->fd, &file) == 0 && S_ISREG(file.st_mode) && file.st_size == 0) {
+		complain(0, "%s: the file is empty", arguments->file);
+		return EXIT_FAILED;
+	}
+	/* read once, written to memory and to the file */
+	error = run_with_progress(
+		arguments->progress, call->path, 3 * (uint64_t)file.st_size, build, call);
+	if (error)
+		return blame(call, error);
+	print_built(call);
+	return EXIT_DONE;
+}
+
 static int run_build(const struct arguments *arguments)
 {
 	struct call call = {.arguments = arguments};
-	struct stat file = {0};
+	int status = EXIT_FAILED;
 	char *made;
-	int error;
 
 	call.path = output_name(arguments, &made);
 	call.fd = open(arguments->file, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	if (call.fd < 0 || !call.path) {
-		complain(-errno, "%s", arguments->file);
-		free(made);
-		return EXIT_USAGE;
-	}
-	fstat(call.fd, &file);
-	/* read once, written to memory and to the file */
-	error = run_with_progress(
-		arguments->progress, call.path, 3 * (uint64_t)file.st_size, build, &call);
-	if (error)
-		complain(error, "cannot make an image of %s in %s", arguments->file, call.path);
+	if (call.fd < 0 || !call.path)
+		complain(call.path ? -errno : -ENOMEM, "%s", arguments->file);
 	else
-		print_built(&call);
+		status = build_from(&call);
 	memslot_image_unref(call.image);
-	close(call.fd);
+	if (call.fd >= 0)
+		close(call.fd);
 	free(made);
-	return status_of(error);
-}
-
-/* The stretches of the file that hold data; the rest is holes. */
-static json_t *file_stretches(int fd)
-{
-	json_t *stretches = json_array();
-	off_t at = 0, end;
-
-	while ((at = lseek(fd, at, SEEK_DATA)) >= 0) {
-		end = lseek(fd, at, SEEK_HOLE);
-		if (end <= at)
-			break;
-		json_array_append_new(stretches, json_pack("{s:I, s:I}", "offset", (json_int_t)at,
-							 "size", (json_int_t)(end - at)));
-		at = end;
-	}
-	return stretches;
-}
-
-static json_t *note_of(const struct memslot_image *image)
-{
-	const void *note;
-	json_t *text;
-	size_t size;
-
-	if (memslot_image_note(image, &note, &size))
-		return json_null();
-	text = json_stringn(note, size); /* NULL unless it is UTF-8 */
-	return text ? text : json_sprintf("%zu bytes, not text", size);
+	return status;
 }
 
 static json_t *describe(const char *path, const struct memslot_image *image)
 {
 	uintptr_t base = (uintptr_t)memslot_image_base_address(image);
+	const void *note = NULL;
+	size_t note_size = 0;
 	struct stat file = {0};
-	json_t *object;
+	json_t *object, *name = json_string(path); /* NULL unless it is UTF-8 */
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 
 	if (fd < 0 || fstat(fd, &file))
 		complain(-errno, "%s", path);
-	object = json_pack("{s:s, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:o}", "file", path, "offset",
-		(json_int_t)memslot_image_offset(image), "size",
-		(json_int_t)memslot_image_size(image), "pages",
+	object = json_pack("{s:o, s:I, s:I, s:I, s:o, s:I, s:I, s:o}", "file",
+		name ? name : json_null(), "offset", (json_int_t)memslot_image_offset(image),
+		"size", (json_int_t)memslot_image_size(image), "pages",
 		(json_int_t)(memslot_image_size(image) / page_size()), "base_address",
-		base ? json_sprintf("0x%zx", (size_t)base) : json_null(), "note", note_of(image),
-		"file_size", (json_int_t)file.st_size, "disk_use", (json_int_t)file.st_blocks * 512,
+		base ? json_sprintf("0x%zx", (size_t)base) : json_null(), "file_size",
+		(json_int_t)file.st_size, "disk_use", (json_int_t)file.st_blocks * 512,
 		"file_stretches", file_stretches(fd));
+	memslot_image_note(image, &note, &note_size);
+	set_note(object, note, note_size);
 	if (fd >= 0)
 		close(fd);
 	return object;
 }
 
-static void print_size(const char *label, const json_t *value)
-{
-	char buffer[32];
-
-	printf("%-14s %s\n", label,
-		format_size((uint64_t)json_integer_value(value), buffer, sizeof(buffer)));
-}
-
 static void print_description(const json_t *object)
 {
-	const json_t *stretches = json_object_get(object, "file_stretches"), *stretch;
 	const char *base = json_string_value(json_object_get(object, "base_address"));
-	const char *note = json_string_value(json_object_get(object, "note"));
-	size_t i;
 
 	printf("%-14s 0x%llx\n", "offset",
 		(unsigned long long)json_integer_value(json_object_get(object, "offset")));
 	print_size("size", json_object_get(object, "size"));
 	printf("%-14s %s\n", "base address", base ? base : "any");
-	printf("%-14s %s\n", "note", note ? note : "none");
+	print_note(object);
 	print_size("file size", json_object_get(object, "file_size"));
 	print_size("on disk", json_object_get(object, "disk_use"));
-	printf("%-14s %zu of data in the file, headers included\n", "stretches",
-		json_array_size(stretches));
-	json_array_foreach(stretches, i, stretch) printf("  0x%-10llx + 0x%llx\n",
-		(unsigned long long)json_integer_value(json_object_get(stretch, "offset")),
-		(unsigned long long)json_integer_value(json_object_get(stretch, "size")));
+	print_stretches(json_object_get(object, "file_stretches"));
 }
 
 static int run_show(const struct arguments *arguments)
@@ -244,16 +224,18 @@ static int run_show(const struct arguments *arguments)
 
 	if (error) {
 		complain(error, "%s", arguments->file);
-		return status_of(error);
+		return EXIT_FAILED;
 	}
 	object = describe(arguments->file, image);
 	memslot_image_unref(image);
-	if (arguments->json)
+	if (!object)
+		complain(-ENOMEM, "%s", arguments->file);
+	else if (arguments->json)
 		json_dumpf(object, stdout, JSON_INDENT(2)), putchar('\n');
 	else
 		print_description(object);
 	json_decref(object);
-	return EXIT_DONE;
+	return object ? EXIT_DONE : EXIT_FAILED;
 }
 
 static int run_verify(const struct arguments *arguments)
@@ -276,57 +258,14 @@ static int run_verify(const struct arguments *arguments)
 	return EXIT_DONE;
 }
 
-static error_t take_number(struct argp_state *state, const char *text, uint64_t *ret)
-{
-	if (parse_size(text, ret))
-		argp_error(state, "'%s' is no size", text);
-	return 0;
-}
-
-static error_t take_argument(struct argp_state *state, const char *argument)
-{
-	struct arguments *arguments = state->input;
-
-	if (!arguments->verb)
-		arguments->verb = argument;
-	else if (!arguments->file)
-		arguments->file = argument;
-	else
-		argp_error(state, "'%s' is one argument too many", argument);
-	return 0;
-}
-
-static error_t parse(int key, char *argument, struct argp_state *state)
-{
-	struct arguments *arguments = state->input;
-
-	switch (key) {
-	case 'o':
-		arguments->output = argument;
-		return 0;
-	case 'f':
-		return take_number(state, argument, &arguments->offset);
-	case 'b':
-		return take_number(state, argument, &arguments->base);
-	case 'n':
-		arguments->note = argument;
-		return 0;
-	case 'j':
-		arguments->json = true;
-		return 0;
-	case 'p':
-		arguments->progress = true;
-		return 0;
-	case ARGP_KEY_ARG:
-		return take_argument(state, argument);
-	case ARGP_KEY_END:
-		if (!arguments->file)
-			argp_error(state, "say build, show or verify, and a file");
-		return 0;
-	default:
-		return ARGP_ERR_UNKNOWN;
-	}
-}
+static const struct verb {
+	const char *name, *options;
+	int (*run)(const struct arguments *arguments);
+} verbs[] = {
+	{"build", "ofbnp", run_build},
+	{"show", "j", run_show},
+	{"verify", "p", run_verify},
+};
 
 static const struct argp_option options[] = {
 	{"output", 'o', "OUT", 0, "build: the image file to write (default: FILE.memslot)", 0},
@@ -334,15 +273,110 @@ static const struct argp_option options[] = {
 	{"base", 'b', "ADDRESS", 0, "build: bind the image to slots that start at this address", 0},
 	{"note", 'n', "TEXT", 0, "build: a note to keep with the image", 0},
 	{"json", 'j', NULL, 0, "show: print a JSON object", 0},
-	{"progress", 'p', NULL, 0, "Show progress even when stderr is no terminal", 0},
+	{"progress", 'p', NULL, 0, "build, verify: show progress even when stderr is no terminal",
+		0},
 	{0},
 };
+
+static void take_offset(struct argp_state *state, const char *text)
+{
+	struct arguments *arguments = state->input;
+
+	if (parse_size(text, &arguments->offset))
+		refuse(state, "--offset: '%s' is no size", text);
+}
+
+static void take_base(struct argp_state *state, const char *text)
+{
+	struct arguments *arguments = state->input;
+	char page[32];
+
+	if (parse_size(text, &arguments->base) || arguments->base == 0)
+		refuse(state, "--base: '%s' is no address", text);
+	if (arguments->base % page_size())
+		refuse(state, "--base: '%s' is no multiple of the page size, %s", text,
+			format_size(page_size(), page, sizeof(page)));
+}
+
+static void take_argument(struct argp_state *state, const char *argument)
+{
+	struct arguments *arguments = state->input;
+
+	if (arguments->file)
+		refuse(state, "'%s' is one argument too many", argument);
+	if (arguments->verb)
+		arguments->file = argument;
+	for (size_t i = 0; i < sizeof(verbs) / sizeof(*verbs) && !arguments->file; i++) {
+		if (strcmp(verbs[i].name, argument) == 0)
+			arguments->verb = &verbs[i];
+	}
+	if (!arguments->verb)
+		refuse(state, "image: '%s' is not build, show or verify", argument);
+}
+
+/* Is everything there that the verb needs, and nothing that it does not know? */
+static void check(const struct argp_state *state)
+{
+	const struct arguments *arguments = state->input;
+	const struct verb *verb = arguments->verb;
+
+	if (!verb)
+		refuse(state, "image: say build, show or verify, and a file");
+	for (size_t i = 0; options[i].name; i++) {
+		if (arguments->given[i] && !strchr(verb->options, options[i].key))
+			refuse(state, "'image %s' has no option --%s", verb->name, options[i].name);
+	}
+	if (!arguments->file)
+		refuse(state, "'image %s' needs a file", verb->name);
+	if (strcmp(arguments->file, "-") == 0)
+		refuse(state, "'-': images are not read from standard input (a file of that name: "
+			      "./-)");
+	if (arguments->output && strcmp(arguments->output, "-") == 0)
+		refuse(state, "--output: an image cannot be written to standard output (a file of "
+			      "the name '-': ./-)");
+	if (arguments->output && !*arguments->output)
+		refuse(state, "--output: the name is empty");
+}
+
+static error_t take_option(struct argp_state *state, int key, const char *argument)
+{
+	struct arguments *arguments = state->input;
+
+	if (key == 'o')
+		arguments->output = argument;
+	else if (key == 'f')
+		take_offset(state, argument);
+	else if (key == 'b')
+		take_base(state, argument);
+	else if (key == 'n')
+		arguments->note = argument;
+	else if (key == 'j')
+		arguments->json = true;
+	else if (key == 'p')
+		arguments->progress = true;
+	else
+		return ARGP_ERR_UNKNOWN;
+	for (size_t i = 0; options[i].name; i++)
+		arguments->given[i] |= options[i].key == key;
+	return 0;
+}
+
+static error_t parse(int key, char *argument, struct argp_state *state)
+{
+	if (key == ARGP_KEY_ARG)
+		take_argument(state, argument);
+	else if (key == ARGP_KEY_END)
+		check(state);
+	else
+		return take_option(state, key, argument);
+	return 0;
+}
 
 static const char text[] =
 	"Image files: what slots start from.\v"
 	"build takes a raw file and writes an image of it; show prints what an image "
 	"file holds; verify reads all of it and compares its checksum.\n"
-	"BYTES and ADDRESS may be decimal, hexadecimal (0x) or end in K, M, G, T.";
+	"BYTES and ADDRESS are decimal or hexadecimal (0x) and may end in K, M, G or T.";
 
 int command_image(int argc, char **argv)
 {
@@ -352,12 +386,5 @@ int command_image(int argc, char **argv)
 
 	if (argp_parse(&argp, argc, argv, 0, NULL, &arguments))
 		return EXIT_USAGE;
-	if (strcmp(arguments.verb, "build") == 0)
-		return run_build(&arguments);
-	if (strcmp(arguments.verb, "show") == 0)
-		return run_show(&arguments);
-	if (strcmp(arguments.verb, "verify") == 0)
-		return run_verify(&arguments);
-	complain(0, "image: '%s' is not build, show or verify", arguments.verb);
-	return EXIT_USAGE;
+	return arguments.verb->run(&arguments);
 }

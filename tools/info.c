@@ -26,16 +26,21 @@ static const struct {
 	{"dontneed_locked", "5.18", "drop locked pages too"},
 	{"pagemap_scan", "6.7", "find the written pages of a slot"},
 	{"guard_install", "6.13", "guards and edges that cost no mapping"},
-	{"guard_category", "6.15", "tell guards from swapped pages in a scan"},
-	{"fault_counter", "2.6.26", "skip the scan of a confined slot"},
-	{"process_madvise_self", "6.13", "drop many slots in one call"},
+	{"guard_category", "6.16", "tell guards from swapped pages in a scan"},
+	{"fault_counter", "2.6.26",
+		"skip the scan of a confined slot (pays only with pagemap_scan)"},
+	{"process_madvise_self", "6.14", "drop many slots in one call (not used yet)"},
 	{"memfd_seal", "3.17", "images that nobody can change"},
 	{"populate", "5.14", "prefault without writing"},
 	{"anon_name", "5.17", "names in /proc/PID/maps"},
 	{"wipe_on_fork", "4.14", "notice a fork without a system call"},
-	{"pkeys", "4.9", "protection keys"},
-	{"io_uring", "5.1", "asynchronous I/O into slots"},
+	{"pkeys", "4.9", "protection keys (not used yet)"},
+	{"io_uring", "5.1", "asynchronous I/O into slots (not used yet)"},
 };
+
+/* A feature whose probe is made only if two others are there. */
+static const char dependent[] = "guard_category";
+static const char *const needs[2] = {"pagemap_scan", "guard_install"};
 
 static const struct {
 	const char *name;
@@ -74,11 +79,51 @@ static json_t *unknown_names(void)
 	return names;
 }
 
-static json_t *describe_feature(const char *name)
+static bool is_disabled(const char *name)
 {
 	const char *list = secure_getenv("MEMSLOT_DISABLE");
-	const char *since = NULL, *purpose = NULL, *why = NULL;
-	int present = memslot_feature(name) == 1;
+
+	return list_has(list, name) || list_has(list, "all");
+}
+
+/* Which of the features that `dependent` needs is absent, and why; NULL: neither. */
+static json_t *why_needs(void)
+{
+	const char *reasons[2] = {NULL, NULL};
+
+	for (size_t i = 0; i < 2; i++) {
+		if (memslot_feature(needs[i]) != 1)
+			reasons[i] =
+				is_disabled(needs[i]) ? "disabled by MEMSLOT_DISABLE" : "missing";
+	}
+	if (!reasons[0] && !reasons[1])
+		return NULL;
+	if (!reasons[0] || !reasons[1])
+		return json_sprintf("needs %s and %s; %s is %s", needs[0], needs[1],
+			needs[reasons[0] ? 0 : 1], reasons[reasons[0] ? 0 : 1]);
+	if (strcmp(reasons[0], reasons[1]) == 0)
+		return json_sprintf(
+			"needs %s and %s, which are %s", needs[0], needs[1], reasons[0]);
+	return json_sprintf("needs %s, which is %s, and %s, which is %s", needs[0], reasons[0],
+		needs[1], reasons[1]);
+}
+
+static json_t *why_not(const char *name)
+{
+	json_t *why = NULL;
+
+	if (memslot_feature(name) == 1)
+		return json_null();
+	if (is_disabled(name))
+		return json_string("disabled by MEMSLOT_DISABLE");
+	if (strcmp(name, dependent) == 0)
+		why = why_needs();
+	return why ? why : json_string("the kernel lacks it, or its probe failed");
+}
+
+static json_t *describe_feature(const char *name)
+{
+	const char *since = NULL, *purpose = NULL;
 
 	for (size_t i = 0; i < sizeof(notes) / sizeof(*notes); i++) {
 		if (strcmp(notes[i].name, name) == 0) {
@@ -86,12 +131,9 @@ static json_t *describe_feature(const char *name)
 			purpose = notes[i].purpose;
 		}
 	}
-	if (!present)
-		why = list_has(list, name) || list_has(list, "all")
-			      ? "disabled by MEMSLOT_DISABLE"
-			      : "the kernel lacks it, or its probe failed";
-	return json_pack("{s:s, s:b, s:s?, s:s?, s:s?}", "name", name, "present", present,
-		"why_not", why, "linux", since, "purpose", purpose);
+	return json_pack("{s:s, s:b, s:o, s:s?, s:s?}", "name", name, "present",
+		memslot_feature(name) == 1, "why_not", why_not(name), "linux", since, "purpose",
+		purpose);
 }
 
 static json_t *describe_features(void)
@@ -178,11 +220,12 @@ static void print_text(const json_t *info)
 	const json_t *feature;
 	json_t *value;
 	const char *name;
+	char page[32];
 	size_t i;
 
-	printf("libmemslot %s on Linux %s, %s, pages of %lld bytes\n\nFeatures\n",
-		text_of(info, "version"), text_of(info, "kernel"), text_of(info, "machine"),
-		(long long)json_integer_value(json_object_get(info, "page_size")));
+	printf("libmemslot %s on Linux %s, %s, pages of %s\n\nFeatures\n", text_of(info, "version"),
+		text_of(info, "kernel"), text_of(info, "machine"),
+		format_size(page_size(), page, sizeof(page)));
 	json_array_foreach(json_object_get(info, "features"), i, feature)
 	{
 		int present = json_is_true(json_object_get(feature, "present"));
@@ -217,8 +260,7 @@ static error_t parse(int key, char *argument, struct argp_state *state)
 		*json = true;
 		return 0;
 	case ARGP_KEY_ARG:
-		argp_error(state, "'%s' is one argument too many", argument);
-		return EINVAL;
+		refuse(state, "'%s' is one argument too many", argument);
 	default:
 		return ARGP_ERR_UNKNOWN;
 	}

@@ -55,7 +55,7 @@ static int choose(struct argp_state *state, const char *name)
 			choice->run = commands[i].run;
 	}
 	if (!choice->run)
-		argp_error(state, "no command '%s'", name);
+		refuse(state, "no command '%s'", name);
 	choice->first = state->next - 1;
 	snprintf(choice->name, sizeof(choice->name), "memslot %s", name);
 	state->next = state->argc; /* the rest is not ours to look at */
@@ -68,7 +68,7 @@ static error_t parse(int key, char *argument, struct argp_state *state)
 	case ARGP_KEY_ARG:
 		return choose(state, argument);
 	case ARGP_KEY_NO_ARGS:
-		argp_error(state, "a command is missing: info, image or churn");
+		refuse(state, "a command is missing: info, image or churn");
 		return EINVAL;
 	default:
 		return ARGP_ERR_UNKNOWN;
@@ -79,11 +79,14 @@ int main(int argc, char **argv)
 {
 	static const struct argp argp = {
 		.parser = parse, .args_doc = "COMMAND [ARGUMENT...]", .doc = text};
+	static char name[] = "memslot"; /* what getopt's messages begin with */
 	struct choice choice = {0};
 	int status;
 
 	argp_err_exit_status = EXIT_USAGE;
 	argp_program_version_hook = print_version;
+	if (argc > 0)
+		argv[0] = name;
 	if (argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &choice))
 		return EXIT_USAGE;
 	argv[choice.first] = choice.name;

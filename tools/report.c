@@ -186,7 +186,10 @@ static void print_threads(const struct churn *churn)
 {
 	if (churn->scaling_count == 0)
 		return;
-	puts("\nThreads with a slot each, 16 pages: cycles a second, all together (to one thread)");
+	puts("\nThreads with a slot each, 16 pages: cycles a second, all together: the median of "
+	     "the turns\n"
+	     "(in brackets the ratio to one thread: the median of each turn's, not the quotient "
+	     "of the medians)");
 	for (size_t i = 0; i < churn->scaling_count; i++) {
 		const struct scaling *scaling = &churn->scaling[i];
 

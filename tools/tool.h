@@ -2,13 +2,14 @@
 /*
  * tool.h - what the parts of the memslot command share.
  *
- * Exit statuses: 0 done, 1 the work failed, 2 the command line or its input is wrong, 3 a slot
- * showed a byte that it must not show.
+ * Exit statuses: 0 done, 1 a file is not good or the work failed, 2 the command line is wrong, 3 a
+ * slot showed a byte that it must not show.
  */
 #ifndef MEMSLOT_TOOL_H
 #define MEMSLOT_TOOL_H
 
 #include <argp.h>
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -25,17 +26,31 @@ int command_churn(int argc, char **argv);
 
 /* "memslot: " and a message on stderr; error is 0 or a negative errno value to explain. */
 void complain(int error, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* The command line is wrong: say so, and where to read about it; exits with EXIT_USAGE. */
+void refuse(const struct argp_state *state, const char *format, ...)
+	__attribute__((format(printf, 2, 3), noreturn));
 /* What an errno value means for an image file, in the words of this tool. */
 const char *explain(int error);
 
-/* "64", "64K", "4M", "1G", 0x hexadecimal: bytes. 0 or -EINVAL. */
+/* "64", "64K", "4M", "1G", "1T", "4MiB", 0x hexadecimal, never octal: bytes. 0 or -EINVAL. */
 int parse_size(const char *text, uint64_t *ret_size);
-/* A whole number within [low, high], or -EINVAL. */
+/* A whole number within [low, high], decimal or 0x hexadecimal, or -EINVAL. */
 int parse_number(const char *text, uint64_t low, uint64_t high, uint64_t *ret_number);
 /* Is the word one of the list's, which are separated by commas? */
 bool list_has(const char *list, const char *word);
-/* "4 MiB", "64 KiB", "123 bytes"; the buffer is returned. */
+/* "4 MiB", "1.5 KiB", "123 bytes": at most one decimal; the buffer is returned. */
 const char *format_size(uint64_t size, char *buffer, size_t room);
+/* The stretches of the file that hold data; the rest is holes. */
+json_t *file_stretches(int fd);
+/*
+ * A note that is text (UTF-8 without NUL) becomes "note", of any other "note_base64" and
+ * "note_bytes" are set. NULL: none, "note" is null.
+ */
+void set_note(json_t *object, const void *note, size_t size);
+void print_size(const char *label, const json_t *value);
+/* Text is quoted, so that nothing in it passes for words of ours or commands to the terminal. */
+void print_note(const json_t *object);
+void print_stretches(const json_t *stretches);
 /* The first line of a small file such as those in /proc, without its newline; false: unknown. */
 bool read_line(const char *path, char *buffer, size_t room);
 size_t page_size(void);

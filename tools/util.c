@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * util.c - small things that the subcommands share: messages, numbers, files of one line.
+ * util.c - small things that the subcommands share: messages, numbers, files of one line, and the
+ * parts of a description, in JSON and from it in text.
  *
- * Invariant: nothing here exits; parsers accept a whole string or refuse it.
+ * Invariant: nothing but refuse() exits; parsers accept a whole string or refuse it.
  */
 #define _GNU_SOURCE
 #include "tool.h"
@@ -29,11 +30,22 @@ void complain(int error, const char *format, ...)
 	fputc('\n', stderr);
 }
 
+void refuse(const struct argp_state *state, const char *format, ...)
+{
+	va_list arguments;
+
+	fputs("memslot: ", stderr);
+	va_start(arguments, format);
+	vfprintf(stderr, format, arguments);
+	va_end(arguments);
+	fputc('\n', stderr);
+	argp_state_help(state, stderr, ARGP_HELP_SEE);
+	exit(EXIT_USAGE);
+}
+
 const char *explain(int error)
 {
 	switch (-error) {
-	case EINVAL:
-		return "not acceptable: empty, misaligned or out of range";
 	case EBADMSG:
 		return "not an image of this format, version, byte order and page size";
 	case EUCLEAN:
@@ -43,7 +55,7 @@ const char *explain(int error)
 	case EFBIG:
 		return "larger than the limit on file sizes (ulimit -f)";
 	case EMSGSIZE:
-		return "offset and size do not fit";
+		return "too large, or in too many pieces";
 	case EADDRNOTAVAIL:
 		return "the address is taken, or cannot be had";
 	case EOPNOTSUPP:
@@ -53,23 +65,36 @@ const char *explain(int error)
 	}
 }
 
+/* Decimal or 0x hexadecimal digits, and what comes behind them. */
+static int parse_digits(const char *text, uint64_t *ret_number, const char **ret_end)
+{
+	bool hexadecimal = text[0] == '0' && (text[1] == 'x' || text[1] == 'X');
+	char *end;
+
+	if (text[0] < '0' || text[0] > '9')
+		return -EINVAL;
+	errno = 0;
+	*ret_number = strtoull(text, &end, hexadecimal ? 16 : 10);
+	*ret_end = end;
+	if (!hexadecimal && text[0] == '0' && end - text > 1)
+		return -EINVAL; /* octal elsewhere: leave nobody guessing */
+	return errno ? -EINVAL : 0;
+}
+
 int parse_size(const char *text, uint64_t *ret_size)
 {
-	static const char units[] = "KMGT";
+	static const char units[] = "KkMmGgTt";
 	unsigned shift = 0;
-	const char *unit;
-	char *end;
+	const char *unit, *end;
 	uint64_t size;
 
-	errno = 0;
-	size = strtoull(text, &end, 0);
-	if (errno || end == text || strchr(text, '-'))
+	if (parse_digits(text, &size, &end))
 		return -EINVAL;
 	if (*end) {
-		unit = strchr(units, *end & ~0x20);
+		unit = strchr(units, *end);
 		if (!unit)
 			return -EINVAL;
-		shift = 10 * (unsigned)(unit - units + 1);
+		shift = 10 * (unsigned)((unit - units) / 2 + 1);
 		if (end[1] && strcmp(end + 1, "iB") != 0)
 			return -EINVAL;
 	}
@@ -81,12 +106,10 @@ int parse_size(const char *text, uint64_t *ret_size)
 
 int parse_number(const char *text, uint64_t low, uint64_t high, uint64_t *ret_number)
 {
+	const char *end;
 	uint64_t number;
-	char *end;
 
-	errno = 0;
-	number = strtoull(text, &end, 0);
-	if (errno || end == text || *end || strchr(text, '-') || number < low || number > high)
+	if (parse_digits(text, &number, &end) || *end || number < low || number > high)
 		return -EINVAL;
 	*ret_number = number;
 	return 0;
@@ -110,13 +133,109 @@ const char *format_size(uint64_t size, char *buffer, size_t room)
 	size_t unit = 0;
 	double shown = (double)size;
 
-	while (shown >= 1024 && unit < 4) {
+	while (shown >= 1023.95 && unit < 4 && size >= 1024) {
 		shown /= 1024;
 		unit++;
 	}
+	shown = (double)(uint64_t)(shown * 10 + 0.5) / 10;
 	snprintf(buffer, room, shown == (double)(uint64_t)shown ? "%.0f %s" : "%.1f %s", shown,
 		units[unit]);
 	return buffer;
+}
+
+/* base64 of some bytes, to be freed; NULL: out of memory. */
+static char *encode_base64(const void *bytes, size_t size)
+{
+	static const char digits[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	const unsigned char *in = bytes;
+	char *text = malloc((size + 2) / 3 * 4 + 1), *out = text;
+
+	for (size_t i = 0; text && i < size; i += 3) {
+		unsigned more = size - i < 3 ? (unsigned)(size - i) : 3;
+		unsigned group = (unsigned)in[i] << 16;
+
+		group |= more > 1 ? (unsigned)in[i + 1] << 8 : 0;
+		group |= more > 2 ? (unsigned)in[i + 2] : 0;
+		*out++ = digits[group >> 18];
+		*out++ = digits[group >> 12 & 63];
+		*out++ = more > 1 ? digits[group >> 6 & 63] : '=';
+		*out++ = more > 2 ? digits[group & 63] : '=';
+	}
+	if (out)
+		*out = '\0';
+	return text;
+}
+
+json_t *file_stretches(int fd)
+{
+	json_t *stretches = json_array();
+	off_t at = 0, end;
+
+	while ((at = lseek(fd, at, SEEK_DATA)) >= 0) {
+		end = lseek(fd, at, SEEK_HOLE);
+		if (end <= at)
+			break;
+		json_array_append_new(stretches, json_pack("{s:I, s:I}", "offset", (json_int_t)at,
+							 "size", (json_int_t)(end - at)));
+		at = end;
+	}
+	return stretches;
+}
+
+void set_note(json_t *object, const void *note, size_t size)
+{
+	json_t *string = NULL;
+	char *base64;
+
+	if (!note || !memchr(note, 0, size))
+		string = note ? json_stringn(note, size) : json_null(); /* NULL unless UTF-8 */
+	if (string) {
+		json_object_set_new(object, "note", string);
+		return;
+	}
+	base64 = encode_base64(note, size);
+	json_object_set_new(object, "note_base64", base64 ? json_string(base64) : json_null());
+	json_object_set_new(object, "note_bytes", json_integer((json_int_t)size));
+	free(base64);
+}
+
+void print_size(const char *label, const json_t *value)
+{
+	char buffer[32];
+
+	printf("%-14s %s\n", label,
+		format_size((uint64_t)json_integer_value(value), buffer, sizeof(buffer)));
+}
+
+void print_note(const json_t *object)
+{
+	const json_t *bytes = json_object_get(object, "note_bytes");
+	const json_t *note = json_object_get(object, "note");
+	char size[32], *quoted = NULL;
+
+	if (json_is_string(note))
+		quoted = json_dumps(note, JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
+	if (bytes)
+		printf("%-14s %s, not text\n", "note",
+			format_size((uint64_t)json_integer_value(bytes), size, sizeof(size)));
+	else
+		printf("%-14s %s\n", "note", quoted ? quoted : "none");
+	free(quoted);
+}
+
+void print_stretches(const json_t *stretches)
+{
+	const json_t *stretch;
+	char size[32];
+	size_t i;
+
+	printf("%-14s %zu of data in the file, headers included\n", "stretches",
+		json_array_size(stretches));
+	json_array_foreach(stretches, i, stretch) printf("  0x%-10llx %s\n",
+		(unsigned long long)json_integer_value(json_object_get(stretch, "offset")),
+		format_size((uint64_t)json_integer_value(json_object_get(stretch, "size")), size,
+			sizeof(size)));
 }
 
 bool read_line(const char *path, char *buffer, size_t room)

@@ -9,6 +9,7 @@
 #define _GNU_SOURCE
 #include "churn.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -221,7 +222,7 @@ static void fill(
 	}
 }
 
-bool workload_make(size_t index, const struct settings *settings, struct workload *ret_workload)
+int workload_make(size_t index, const struct settings *settings, struct workload *ret_workload)
 {
 	const struct spec *spec = &specs[index];
 	size_t touches = 0, runs = 0;
@@ -231,7 +232,7 @@ bool workload_make(size_t index, const struct settings *settings, struct workloa
 	ret_workload->title = spec->title;
 	ret_workload->size = settings->size > spec->least ? settings->size : spec->least;
 	if (!fits(spec, settings, ret_workload->size))
-		return false;
+		return EXIT_USAGE;
 	for (; ret_workload->phase_count < MAX_PHASES &&
 		spec->phases[ret_workload->phase_count].name;
 		ret_workload->phase_count++) {
@@ -243,11 +244,12 @@ bool workload_make(size_t index, const struct settings *settings, struct workloa
 	ret_workload->touches = calloc(touches, sizeof(struct touch));
 	ret_workload->runs = calloc(runs, sizeof(struct run));
 	if (!ret_workload->touches || !ret_workload->runs) {
+		complain(-ENOMEM, "workload %s", spec->name);
 		workload_free(ret_workload);
-		return false;
+		return EXIT_FAILED;
 	}
 	fill(spec, settings, ret_workload);
-	return true;
+	return 0;
 }
 
 void workload_free(struct workload *workload)

@@ -253,7 +253,7 @@ int memslot_slot_protect(struct memslot_slot *slot, size_t offset, size_t size, 
 
 /*
  * Pages that in-hand resets leave alone: coverage maps, results. Ended by instantiate, discard and
- * checkpoint; and for pages that a reset leaves beyond the edge.
+ * checkpoint (also one that fails midway), and for pages that resize or reset leaves beyond the edge.
  *   offset, size  page multiples inside the slot's size; size 0 is 0
  * Cost:   none: an entry in a table.
  * Errors: -EINVAL not whole pages, beyond the slot's size; -ENOSPC more than 256 separate ranges;

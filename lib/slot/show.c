@@ -56,8 +56,6 @@ static int copy_image(struct memslot_slot *slot, struct memslot_image *image)
 {
 	int error = 0;
 
-	if (slot->retained.max - slot->retained.count < image->extent_pages)
-		error = ms_release_all(slot); /* of a slot of zeros, as yet */
 	slot->image = image;
 	slot->copied = true;
 	for (size_t i = 0; !error && i < image->extent_count; i++) {
@@ -66,6 +64,11 @@ static int copy_image(struct memslot_slot *slot, struct memslot_image *image)
 		error = ms_restore(slot, first, end);
 	}
 	return error;
+}
+
+static bool has_room(const struct memslot_slot *slot, const struct memslot_image *image)
+{
+	return slot->retained.max - slot->retained.count >= image->extent_pages;
 }
 
 /* From the image that the slot shows to another one; both inside the edge. */
@@ -78,6 +81,10 @@ static int switch_image(struct memslot_slot *slot, struct memslot_image *image)
 	/* From here on it is a slot of zeros with something written in it. */
 	slot->image = NULL;
 	slot->copied = false;
+	if (!error && copied && !has_room(slot, image)) {
+		error = ms_release_all(slot);
+		copied = has_room(slot, image); /* locked pages stay */
+	}
 	if (!error && copied)
 		return copy_image(slot, image);
 	if (!error && image)

@@ -104,10 +104,10 @@ static int refusal(uint64_t word, enum ms_alone alone)
 		return -ESTALE;
 	if (word & (MS_STATE_BUSY | MS_STATE_CALLBACK | MS_STATE_IO_MASK))
 		return -EBUSY;
+	if ((word & MS_STATE_UNKNOWN) && !unknown)
+		return -ESTALE;
 	/* Remaking maps over the pages: never under a pin. */
-	if ((word & MS_STATE_PIN_MASK) && (!pinned || (word & MS_STATE_UNKNOWN)))
-		return -EBUSY;
-	return (word & MS_STATE_UNKNOWN) && !unknown ? -ESTALE : 0;
+	return (word & MS_STATE_PIN_MASK) && (!pinned || (word & MS_STATE_UNKNOWN)) ? -EBUSY : 0;
 }
 
 int ms_state_begin(struct memslot_slot *slot, enum ms_alone alone, uint64_t *ret_word)

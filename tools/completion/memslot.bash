@@ -25,7 +25,14 @@ _memslot() {
 	if [[ -z $words && $word == -* ]]; then
 		case $command in
 		info) words='--json --help' ;;
-		image) words='--output --offset --base --note --json --progress --help' ;;
+		image)
+			case " ${COMP_WORDS[*]} " in
+			*' build '*) words='--output --offset --base --note --progress --help' ;;
+			*' show '*) words='--json --help' ;;
+			*' verify '*) words='--progress --help' ;;
+			*) words='--help' ;;
+			esac
+			;;
 		churn) words='--workload --method --reference --threads --list --image-size --size
 			--capacity --at --confined --no-confined --rounds --cycles --seconds --quick
 			--json --progress --help' ;;
