@@ -76,6 +76,16 @@ START_TEST(invariant_24_a_reset_that_fails_midway_is_finished_by_the_next)
 }
 END_TEST
 
+/* Can a page be mapped there without replacing one? (valgrind takes the address for a hint only.) */
+static bool is_hole(void *at)
+{
+	void *got = mmap(at, PAGES(1), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+
+	if (got != MAP_FAILED)
+		munmap(got, PAGES(1));
+	return got == at;
+}
+
 /* W7: no call leaves a hole in the address space that another mapping could fall into. */
 START_TEST(invariant_24_an_instantiate_that_fails_midway_leaves_no_hole)
 {
@@ -91,11 +101,8 @@ START_TEST(invariant_24_an_instantiate_that_fails_midway_leaves_no_hole)
 		error = memslot_slot_instantiate(slot, other, PAGES(45));
 		more = injected();
 		inject_nothing();
-		for (size_t page = 0; page < 50; page++) {
-			void *got = mmap(base + PAGES(page), PAGES(1), PROT_NONE,
-					MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
-			ck_assert_ptr_eq(got, MAP_FAILED);
-		}
+		for (size_t page = 0; page < 50; page++)
+			ck_assert(!is_hole(base + PAGES(page)));
 		if (error) {
 			reset(slot);
 			assert_shows(slot, 10, 20, 4, PAGES(40));
