@@ -98,13 +98,34 @@ int ms_release(struct memslot_slot *slot, size_t first, size_t end)
 	return error;
 }
 
+/* Pages of a copied image that something was mapped over: into the set again, and copied. */
+static int copy_again(struct memslot_slot *slot, size_t first, size_t end)
+{
+	const struct memslot_image *image = slot->copied ? slot->image : NULL;
+	size_t i = image ? ms_image_extent_at(image, first) : 0;
+	int error = 0;
+
+	for (; !error && image && i < image->extent_count; i++) {
+		size_t from = ms_max(image->extents[i].first, first);
+		size_t to = ms_min(image->extents[i].first + image->extents[i].count, end);
+		if (from >= to)
+			break;
+		ms_retained_insert(&slot->retained, from, to);
+		error = ms_restore(slot, from, to);
+	}
+	return error;
+}
+
 int ms_release_swapped(struct memslot_slot *slot, size_t first, size_t end, bool pinned)
 {
 	int error = drop(slot, first, end);
 
-	if (error)
-		return pinned ? error : ms_edge_map_over(slot, first, end);
-	return ms_release(slot, first, end);
+	if (!error)
+		return ms_release(slot, first, end);
+	if (pinned)
+		return error;
+	error = ms_edge_map_over(slot, first, end);
+	return error ? error : copy_again(slot, first, end);
 }
 
 int ms_release_all(struct memslot_slot *slot)
