@@ -307,6 +307,11 @@ uint64_t test_below(struct test_rng *rng, uint64_t limit)
 #endif
 #define SANITIZED (GCC_SANITIZED || HAS_SANITIZER(address) || HAS_SANITIZER(thread))
 
+bool test_sanitized(void)
+{
+	return SANITIZED;
+}
+
 bool test_knows_clone(void)
 {
 #ifdef __SANITIZE_THREAD__

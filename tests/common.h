@@ -57,6 +57,9 @@ bool syscall_faults_at(const void *at);
 bool test_is_open(const void *at);
 bool test_is_closed(const void *at);
 
+/* Built with a sanitizer, which maps and faults on its own account? */
+bool test_sanitized(void);
+
 /* --- random numbers, rounds --- */
 
 struct test_rng {

@@ -106,6 +106,7 @@ START_TEST(a_warm_confined_slot_needs_one_getrusage_a_cycle_and_nothing_else)
 	struct workload workload = workloads[_i];
 	int status = -1;
 
+	SKIP_IF(test_sanitized() || !test_faults_allowed(), "tools map memory on their own account");
 	NEED_FEATURE("pagemap_scan");
 	NEED_FEATURE("fault_counter");
 	NEED_FEATURE("dontneed");
