@@ -88,7 +88,7 @@ static int steady(void *argument)
 	memslot_slot_stats(slot, &before); /* the first calls of a child touch pages of its own */
 	if (forbid_memory_calls())
 		return 77;
-	for (unsigned i = 0; i < 20; i++) /* after a fault it reads twice for a while */
+	for (unsigned i = 0; i < 20; i++) /* a fault of the filter's own costs one scan */
 		run(slot, workload, i);
 	memslot_slot_stats(slot, &before);
 	for (unsigned i = 0; i < CYCLES; i++)

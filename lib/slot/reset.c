@@ -18,7 +18,6 @@
 /* After this many readings in a row that moved though nothing new was written, stop asking. */
 #define SPOILT_MAX 8
 #define SPOILT_PAUSE 64
-#define LATE_READINGS 4
 
 static int restore_unless_exempt(struct memslot_slot *slot, size_t first, size_t end)
 {
@@ -117,7 +116,6 @@ static void judge_reading(
 	}
 	if (slot->seen.thread == 0)
 		return; /* there was nothing to compare with */
-	slot->late = LATE_READINGS;
 	if (++slot->spoilt < SPOILT_MAX)
 		return;
 	slot->spoilt = 0;
@@ -126,14 +124,9 @@ static void judge_reading(
 
 void ms_reset_keep_reading(struct memslot_slot *slot, const struct ms_evidence *evidence)
 {
-	struct ms_evidence later = *evidence;
-
-	/* Faults of the reset itself would spoil the next reading: read once more. */
-	if (slot->late && later.now.thread) {
-		slot->late--;
-		read_counter(slot, &later);
-	}
-	slot->seen = later.now;
+	/* Never a later one: a signal handler of the tenant's may have run during the reset, and the
+	 * page that it wrote must move the counter for the next. */
+	slot->seen = evidence->now;
 }
 
 /* --- the ways --- */

@@ -69,7 +69,6 @@ struct memslot_slot {
 	struct ms_reading seen; /* no later than the hand-out; thread 0: none */
 	bool no_counter;	/* NOHUGEPAGE is not to be had: the counter proves nothing */
 	uint8_t spoilt;		/* readings in a row that moved for nothing */
-	uint8_t late;		/* resets for which to read once more at the end */
 	uint16_t pause;		/* resets for which not to ask at all */
 	struct ms_runs exempt, protects;
 
