@@ -79,7 +79,8 @@ static size_t pages_held(struct memslot_slot *slot)
 
 	if (slot->edge != MS_EDGE_NONE || end == slot->capacity_pages)
 		return end;
-	if (ms_pagemap_begin(&walk, slot->base, ms_pages_to_bytes(slot->capacity_pages)))
+	if (slot->mixed ||
+		ms_pagemap_begin(&walk, slot->base, ms_pages_to_bytes(slot->capacity_pages)))
 		return last_written(slot, end, slot->capacity_pages);
 	while ((count = ms_pagemap_next(&walk)) > 0) {
 		for (int i = 0; i < count; i++) {

@@ -260,13 +260,19 @@ MS_EXPORT int memslot_slot_reset(struct memslot_slot *slot)
 
 static int shrink(struct memslot_slot *slot, size_t pages)
 {
-	int error = ms_view_lift(slot, pages, slot->size_pages);
+	size_t old = slot->size_pages;
+	int error = ms_view_lift(slot, pages, old);
 
-	(void)ms_runs_clear(&slot->protects, pages, slot->size_pages);
-	(void)ms_runs_clear(&slot->exempt, pages, slot->size_pages);
+	(void)ms_runs_clear(&slot->protects, pages, old);
+	(void)ms_runs_clear(&slot->exempt, pages, old);
+	if (!error && slot->edge == MS_EDGE_MARKER && slot->mixed)
+		error = ms_edge_map_zeros(slot, pages, old, MS_EDGE_RW);
+	/* Closed first, released then: what is written in between must not wait beyond the edge. */
+	if (!error)
+		error = ms_edge_lower(slot, pages);
 	if (!error && slot->edge != MS_EDGE_MARKER)
-		error = ms_release(slot, pages, slot->size_pages);
-	return error ? error : ms_edge_lower(slot, pages);
+		error = ms_release(slot, pages, old);
+	return error;
 }
 
 MS_EXPORT int memslot_slot_resize(struct memslot_slot *slot, size_t size)
@@ -283,9 +289,10 @@ MS_EXPORT int memslot_slot_resize(struct memslot_slot *slot, size_t size)
 		return -EMSGSIZE;
 	if (pages >= slot->size_pages) {
 		error = ms_state_may_grow(slot);
-		if (error || pages == slot->size_pages)
+		if (error)
 			return error;
-		error = ms_edge_raise(slot, pages);
+		if (pages > slot->size_pages)
+			error = ms_edge_raise(slot, pages);
 	} else {
 		error = ms_state_begin(slot, MS_ALONE, &word);
 		if (error)

@@ -107,6 +107,7 @@ static inline bool ms_slot_foreign(const struct memslot_slot *slot)
 #define MS_STATE_TOUCHED (1ull << 50)	      /* held or pinned at some time since the last reset */
 #define MS_STATE_UNCONFINED (1ull << 51)      /* CONFINED is withdrawn until the next hand-out */
 #define MS_STATE_UNKNOWN (1ull << 52)
+#define MS_STATE_GROWING (1ull << 54)	       /* the edge is going up; holds stay legal */
 #define MS_STATE_DEAD (1ull << 53) /* a child's copy that may not be used */
 
 enum ms_alone { MS_ALONE, MS_ALONE_OR_PINNED, MS_ALONE_EVEN_UNKNOWN, MS_ALONE_UNKNOWN_OR_PINNED };

@@ -45,10 +45,11 @@ static void adopt(struct memslot_slot *slot, uint64_t epoch)
 
 	if (!survives_fork(slot, word))
 		atomic_fetch_or(&slot->word, MS_STATE_DEAD);
-	if ((word & MS_STATE_BUSY) ||
+	if ((word & (MS_STATE_BUSY | MS_STATE_GROWING)) ||
 		((word & MS_STATE_CALLBACK) && slot->callback_thread != ms_counter_thread())) {
 		atomic_fetch_or(&slot->word, MS_STATE_UNKNOWN);
-		atomic_fetch_and(&slot->word, ~(MS_STATE_BUSY | MS_STATE_CALLBACK));
+		atomic_fetch_and(&slot->word,
+			~(MS_STATE_BUSY | MS_STATE_CALLBACK | MS_STATE_GROWING));
 	}
 	slot->exact = false;
 	slot->seen.thread = 0;
@@ -83,7 +84,10 @@ int ms_state_may_grow(struct memslot_slot *slot)
 
 	if (word & (MS_STATE_DEAD | MS_STATE_UNKNOWN))
 		return -ESTALE;
-	return word & (MS_STATE_BUSY | MS_STATE_CALLBACK) ? -EBUSY : 0;
+	if (word & (MS_STATE_BUSY | MS_STATE_CALLBACK))
+		return -EBUSY;
+	atomic_fetch_or(&slot->word, MS_STATE_GROWING);
+	return 0;
 }
 
 int ms_state_may_capture(struct memslot_slot *slot)
@@ -136,7 +140,7 @@ void ms_state_end(struct memslot_slot *slot, bool unknown)
 		slot->exact = false;
 		atomic_fetch_or(&slot->word, MS_STATE_UNKNOWN);
 	}
-	atomic_fetch_and(&slot->word, ~MS_STATE_BUSY);
+	atomic_fetch_and(&slot->word, ~(MS_STATE_BUSY | MS_STATE_GROWING));
 }
 
 /* It is the tenant's slot now: holds are legal, but nothing that must be alone is. */
