@@ -127,6 +127,8 @@ int ms_os_apply(void *address, size_t size, const struct ms_os_attrs *attrs)
 		error = ms_os_advise(address, size, MADV_DONTDUMP);
 	if (!error && attrs->hugepage)
 		(void)ms_os_advise(address, size, MADV_HUGEPAGE); /* a wish */
+	if (!error) /* KSM may put the zero page where a tenant wrote zeros: scans would miss it */
+		(void)ms_os_advise(address, size, MADV_UNMERGEABLE);
 	if (!error && attrs->name)
 		(void)ms_os_name(address, size, attrs->name); /* decoration */
 	if (!error && attrs->nohugepage && ms_os_advise(address, size, MADV_NOHUGEPAGE))
