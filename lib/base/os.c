@@ -417,6 +417,10 @@ uint64_t ms_os_clock_ns(void)
 {
 	struct timespec now;
 
+#ifdef MS_INJECT
+	if (ms_os_inject.clock_stopped)
+		return 1;
+#endif
 	clock_gettime(CLOCK_MONOTONIC, &now); /* vDSO: cannot fail, no system call */
 	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }

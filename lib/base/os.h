@@ -130,6 +130,7 @@ struct ms_os_inject {
 	bool partial;
 	bool for_good; /* also every later call of the same number */
 	long only;     /* only this system call number counts; 0: all, MS_INJECT_ALLOC: memory */
+	bool clock_stopped; /* the clock stands still: what is learnt from times is no chance */
 };
 #define MS_INJECT_ALLOC (-1L)
 extern struct ms_os_inject ms_os_inject;
