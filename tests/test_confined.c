@@ -390,6 +390,57 @@ START_TEST(invariant_10_a_hold_since_the_last_reset_forces_a_scan)
 }
 END_TEST
 
+/* The pin outlives a reset: who writes under it afterwards moves no counter of ours. */
+START_TEST(invariant_10_a_pin_that_outlives_a_reset_forces_a_scan)
+{
+	struct memslot_slot *slot = confined(64, MEMSLOT_RESET_RESTORE);
+	pthread_t thread;
+
+	worker.stop = false;
+	pthread_barrier_init(&worker.barrier, NULL, 2);
+	ck_assert_int_eq(pthread_create(&thread, NULL, work, NULL), 0);
+	instantiate(slot, NULL, PAGES(64));
+	for (size_t round = 0; round < 30; round++) {
+		dirty_pages(slot, 0, 4, 1);
+		reset(slot);
+		ck_assert_int_eq(memslot_slot_hold(slot, MEMSLOT_HOLD_PIN), 0);
+		reset(slot);
+		reset(slot);
+		worker_write(base_of(slot) + PAGES(10 + round));
+		ck_assert_int_eq(memslot_slot_unhold(slot, MEMSLOT_HOLD_PIN), 0);
+		reset(slot);
+		assert_zeros(slot, PAGES(64));
+	}
+	worker.stop = true;
+	pthread_barrier_wait(&worker.barrier);
+	pthread_join(thread, NULL);
+	destroy(slot);
+}
+END_TEST
+
+/* Exempt pages that the copy budget has no room for stay private, in no set: nothing was written
+ * since, and yet they must go at the next hand-out. */
+START_TEST(invariant_07_exempt_pages_beyond_the_budget_are_not_forgotten)
+{
+	struct memslot_slot_opts opts = MEMSLOT_OPTS(memslot_slot_opts, .copy_budget = PAGES(4),
+			.flags = MEMSLOT_SLOT_CONFINED, .reset_method = MEMSLOT_RESET_RESTORE);
+	/* More than one: at the first ones this test itself faults. */
+	for (unsigned round = 0; round < 20; round++) {
+		struct memslot_slot *slot = slot_new(PAGES(64), &opts);
+		instantiate(slot, NULL, PAGES(64));
+		dirty_pages(slot, 0, 4, 1);
+		ck_assert_int_eq(memslot_slot_exempt(slot, PAGES(40), PAGES(1)), 0);
+		base_of(slot)[PAGES(40)] = 'S';
+		for (unsigned i = 0; i < 3; i++)
+			reset(slot);
+		ck_assert_uint_eq(base_of(slot)[PAGES(40)], 'S');
+		instantiate(slot, NULL, PAGES(64));
+		assert_zeros(slot, PAGES(64));
+		destroy(slot);
+	}
+}
+END_TEST
+
 /* Invariant 7, exact: what the library itself makes private enters the set or clears the bit. */
 START_TEST(invariant_07_what_calls_in_between_make_private_is_cleaned)
 {
@@ -449,10 +500,12 @@ Suite *test_suite(void)
 	tcase_add_loop_test(steady, invariant_07_a_new_page_is_found_though_others_are_known, 0, 2);
 	tcase_add_loop_test(steady, invariant_07_what_calls_in_between_make_private_is_cleaned, 0, 4);
 	tcase_add_test(steady, invariant_07_populated_pages_are_known);
+	tcase_add_test(steady, invariant_07_exempt_pages_beyond_the_budget_are_not_forgotten);
 	tcase_add_test(twins, invariant_07_another_threads_counter_proves_nothing);
 	tcase_add_test(twins, invariant_07_a_childs_counter_proves_nothing);
 	tcase_add_test(withdrawn, unconfine_withdraws_the_promise_until_the_next_hand_out);
 	tcase_add_test(withdrawn, unconfine_works_from_another_thread);
 	tcase_add_test(withdrawn, invariant_10_a_hold_since_the_last_reset_forces_a_scan);
+	tcase_add_test(withdrawn, invariant_10_a_pin_that_outlives_a_reset_forces_a_scan);
 	return suite;
 }

@@ -6,6 +6,9 @@
 #include "slots.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -198,6 +201,67 @@ START_TEST(a_child_can_make_slots_of_its_own)
 }
 END_TEST
 
+/* --- two threads of a child --- */
+
+struct pair {
+	struct memslot_slot *slot;
+	_Atomic(int) ready;
+	unsigned delay;
+	int held;
+};
+
+static void meet(struct pair *pair, unsigned delay)
+{
+	atomic_fetch_add(&pair->ready, 1);
+	while (atomic_load(&pair->ready) < 2)
+		sched_yield();
+	for (volatile unsigned i = 0; i < delay; i = i + 1)
+		;
+}
+
+static void *hold_once(void *argument)
+{
+	struct pair *pair = argument;
+
+	meet(pair, pair->delay);
+	pair->held = memslot_slot_hold(pair->slot, MEMSLOT_HOLD_IO);
+	if (pair->held == 0)
+		(void)memslot_slot_unhold(pair->slot, MEMSLOT_HOLD_IO);
+	return NULL;
+}
+
+static int meet_in_child(void *argument)
+{
+	struct pair *pair = argument;
+	pthread_t thread;
+	size_t count;
+	int error;
+
+	child_check(pthread_create(&thread, NULL, hold_once, pair) == 0);
+	meet(pair, 0);
+	error = memslot_slot_reset(pair->slot);
+	pthread_join(thread, NULL);
+	child_check(error == 0 || error == -EBUSY);
+	child_check(pair->held == 0 || pair->held == -EBUSY);
+	child_check(memslot_slot_written(pair->slot, NULL, 0, &count) != -ESTALE);
+	return 0;
+}
+
+/* Both meet the slot for the first time: one thread's call is no remains of the parent's. */
+START_TEST(a_childs_threads_adopt_a_slot_once)
+{
+	struct pair pair = {.slot = slot_new(PAGES(300), NULL)};
+
+	instantiate(pair.slot, NULL, PAGES(256));
+	for (unsigned i = 0; i < test_rounds(600); i++) {
+		pair.ready = 0;
+		pair.delay = i % 24;
+		ck_assert_int_eq(test_in_child(meet_in_child, &pair), 0);
+	}
+	destroy(pair.slot);
+}
+END_TEST
+
 /* --- copies that do not --- */
 
 static int is_dead(struct memslot_slot *slot)
@@ -320,6 +384,7 @@ Suite *test_suite(void)
 	each_kind_times(works, a_childs_copy_works_in_every_state, MAKERS);
 	each_kind_times(works, invariant_18_a_child_scans_its_own_pages, MAKERS);
 	each_kind_times(works, grandchildren_work_too, MAKERS);
+	tcase_add_test(works, a_childs_threads_adopt_a_slot_once);
 	tcase_add_loop_test(works, a_child_can_make_slots_of_its_own, 0, MAKERS);
 	each_kind_times(dead, invariant_20_a_dontfork_slot_is_dead_in_a_child, MAKERS);
 	each_kind_times(dead, invariant_20_a_held_slots_copy_is_dead_for_good, MAKERS);

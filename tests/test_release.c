@@ -53,29 +53,12 @@ START_TEST(invariant_04_swapped_pages_of_a_copied_image_are_copied_again)
 	if (_i)
 		ms_os_inject = (struct ms_os_inject){
 			.at = 1, .error = ENOMEM, .for_good = true, .only = SYS_madvise};
-	ck_assert_int_eq(ms_release_swapped(slot, 0, SIZE_PAGES, false), 0);
+	ck_assert_int_eq(ms_release_swapped(slot, 0, SIZE_PAGES), 0);
 	memset(&ms_os_inject, 0, sizeof ms_os_inject);
 	assert_pristine(slot, contents);
 	memset(slot->base, 't', SIZE_PAGES * test_page());
 	ck_assert_int_eq(memslot_slot_reset(slot), 0);
 	assert_pristine(slot, contents);
-	ck_assert_int_eq(memslot_slot_destroy(slot), 0);
-	free(contents);
-}
-END_TEST
-
-START_TEST(invariant_15_swapped_pages_are_not_mapped_over_under_a_pin)
-{
-	unsigned char *contents = malloc(IMAGE_PAGES * test_page());
-	struct memslot_slot *slot;
-
-	test_fill(contents, IMAGE_PAGES * test_page(), 1);
-	slot = slot_with_copied_image(contents);
-	ms_os_inject = (struct ms_os_inject){
-		.at = 1, .error = ENOMEM, .for_good = true, .only = SYS_madvise};
-	ck_assert_int_lt(ms_release_swapped(slot, 0, SIZE_PAGES, true), 0);
-	memset(&ms_os_inject, 0, sizeof ms_os_inject);
-	ck_assert_uint_eq(slot->base[0], 's');
 	ck_assert_int_eq(memslot_slot_destroy(slot), 0);
 	free(contents);
 }
@@ -193,7 +176,6 @@ Suite *test_suite(void)
 	TCase *refused = test_case(suite, "refused"), *set = test_case(suite, "set");
 
 	tcase_add_loop_test(refused, invariant_04_swapped_pages_of_a_copied_image_are_copied_again, 0, 2);
-	tcase_add_test(refused, invariant_15_swapped_pages_are_not_mapped_over_under_a_pin);
 	tcase_add_loop_test(set, invariant_02_what_is_released_leaves_the_set_in_the_same_step, 0, 2);
 	tcase_add_test(set, invariant_21_what_had_to_be_copied_in_place_is_no_exact_set);
 	tcase_add_loop_test(set, invariant_01_an_inexact_set_hides_nothing_beyond_the_edge, 0, 2);

@@ -25,6 +25,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -329,6 +330,67 @@ START_TEST(invariant_03_swapped_pages_are_dropped)
 	memslot_image_unref(image);
 	destroy(slot);
 	SKIP_IF(sum == 0, "the kernel would not page anything out");
+}
+END_TEST
+
+/* What looks swapped may be a registered page under migration: a drop would leave the device with
+ * another page than the slot. */
+START_TEST(invariant_15_under_a_pin_swapped_pages_are_written_in_place)
+{
+	struct memslot_slot *slot;
+	uint64_t swapped, dropped;
+
+	SKIP_IF(!test_has_swap(), "no swap here and none can be made");
+	slot = slot_of_kind(_i, PAGES(250));
+	instantiate(slot, NULL, PAGES(250));
+	ck_assert_int_eq(memslot_slot_hold(slot, MEMSLOT_HOLD_PIN), 0);
+	dirty_pages(slot, 20, 200, 1);
+	madvise(base_of(slot), PAGES(250), MADV_PAGEOUT);
+	swapped = test_swapped(base_of(slot), PAGES(250));
+	dropped = stats_of(slot).bytes_dropped;
+	reset(slot);
+	ck_assert_uint_eq(stats_of(slot).bytes_dropped, dropped);
+	assert_zeros(slot, PAGES(250));
+	ck_assert_int_eq(memslot_slot_unhold(slot, MEMSLOT_HOLD_PIN), 0);
+	dirty_pages(slot, 0, 250, 3);
+	reset(slot);
+	assert_zeros(slot, PAGES(250));
+	destroy(slot);
+	SKIP_IF(swapped == 0, "the kernel would not page anything out");
+}
+END_TEST
+
+/* KSM (systemd's MemoryKSM=yes) may put the zero page where a tenant wrote zeros, and a scan takes
+ * that for untouched: no mapping of a slot may be mergeable. */
+static int is_unmergeable(void *unused)
+{
+	struct memslot_image *image;
+	struct memslot_slot *slot;
+
+	(void)unused;
+	if (prctl(67 /* PR_SET_MEMORY_MERGE, Linux 6.4 */, 1, 0, 0, 0))
+		return 77;
+	image = image_of(10, 20, 4);
+	for (int edge = 0; edge < SLOT_EDGES; edge++) {
+		slot = slot_of_kind(edge, PAGES(50));
+		child_check(memslot_slot_instantiate(slot, image, PAGES(40)) == 0);
+		for (size_t page = 0; page < 40; page += 15)
+			child_check(!test_vma_flag(base_of(slot) + PAGES(page), "mg"));
+		child_check(memslot_slot_instantiate(slot, NULL, PAGES(40)) == 0);
+		for (size_t page = 0; page < 40; page += 15)
+			child_check(!test_vma_flag(base_of(slot) + PAGES(page), "mg"));
+		child_check(memslot_slot_destroy(slot) == 0);
+	}
+	memslot_image_unref(image);
+	return 0;
+}
+
+START_TEST(slots_are_no_business_of_ksm)
+{
+	int status = test_in_child(is_unmergeable, NULL);
+
+	SKIP_IF(status == 77, "no KSM here, or no right to switch it on");
+	ck_assert_int_eq(status, 0);
 }
 END_TEST
 
@@ -669,6 +731,8 @@ Suite *test_suite(void)
 	each_kind(contents, invariant_08_writes_that_move_no_counter_are_found);
 	tcase_add_unchecked_fixture(pages, test_swap_begin, test_swap_end);
 	each_kind(pages, invariant_03_swapped_pages_are_dropped);
+	each_kind(pages, invariant_15_under_a_pin_swapped_pages_are_written_in_place);
+	tcase_add_test(pages, slots_are_no_business_of_ksm);
 	tcase_add_loop_test(pages, invariant_03_a_scan_ends_at_the_edge, 4 * SLOT_EDGES,
 			4 * SLOT_EDGES + 2);
 	each_kind(pages, swapped_pages_are_captured_discarded_and_cut_off);

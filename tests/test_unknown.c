@@ -199,6 +199,112 @@ START_TEST(invariant_24_resize_and_discard_fail_whole_or_make_the_slot_unknown)
 END_TEST
 
 /* madvise may clean a prefix and fail: what it returned for is not clean. */
+START_TEST(invariant_24_a_remake_that_fails_midway_opens_nothing)
+{
+	bool more = true;
+
+	for (uint64_t n = 1; more && n < 60; n++) {
+		struct memslot_slot *slot = slot_with_image(_i);
+		int error;
+		inject(1, EPERM, 0, false, true); /* whatever it tries */
+		error = memslot_slot_instantiate(slot, NULL, PAGES(39));
+		inject_nothing();
+		inject(n, ENOMEM, 0, false, true);
+		error = error ? memslot_slot_reset(slot) : 0;
+		more = injected();
+		inject_nothing();
+		if (error && kind_has_edge(_i))
+			assert_closed(base_of(slot) + PAGES(41));
+		reset(slot);
+		assert_shows(slot, 10, 20, 4, memslot_slot_size(slot));
+		if (kind_has_edge(_i))
+			assert_closed(base_of(slot) + memslot_slot_size(slot));
+		destroy(slot);
+	}
+	ck_assert(!more);
+}
+END_TEST
+
+/* A checkpoint that failed has mapped anything anywhere: what leaves and comes back reads zero. */
+START_TEST(invariant_25_after_a_failed_checkpoint_what_leaves_is_gone)
+{
+	bool more = true;
+
+	for (uint64_t n = 1; more && n < 60; n++) {
+		struct memslot_slot *slot = slot_of_kind(_i, PAGES(200));
+		int error;
+		instantiate(slot, NULL, PAGES(200));
+		dirty_pages(slot, 0, 200, 20);
+		inject(n, ENOMEM, SYS_mmap, false, false);
+		error = memslot_slot_checkpoint(slot, NULL);
+		more = injected();
+		inject_nothing();
+		if (error) {
+			ck_assert_int_eq(memslot_slot_resize(slot, 0), 0);
+			ck_assert_int_eq(memslot_slot_resize(slot, PAGES(200)), 0);
+			assert_zeros(slot, PAGES(200));
+		}
+		destroy(slot);
+	}
+	ck_assert(!more);
+}
+END_TEST
+
+/* Pinned, it cannot be mapped anew: everything is copied, whatever lies below. */
+START_TEST(invariant_25_after_a_failed_checkpoint_a_pinned_slot_is_copied_whole)
+{
+	bool more = true;
+
+	for (uint64_t n = 1; more && n < 60; n++) {
+		struct memslot_slot *slot = slot_of_kind(_i, PAGES(210));
+		int error;
+		instantiate(slot, NULL, PAGES(200));
+		free(write_apart(slot));
+		inject(n, ENOMEM, SYS_mmap, false, false);
+		error = memslot_slot_checkpoint(slot, NULL);
+		more = injected();
+		inject_nothing();
+		if (error) {
+			ck_assert_int_eq(memslot_slot_hold(slot, MEMSLOT_HOLD_PIN), 0);
+			dirty_pages(slot, 100, 100, 2);
+			reset(slot);
+			assert_zeros(slot, PAGES(200));
+			ck_assert_int_eq(memslot_slot_unhold(slot, MEMSLOT_HOLD_PIN), 0);
+		}
+		destroy(slot);
+	}
+	ck_assert(!more);
+}
+END_TEST
+
+/* Bytes beyond the size of a slot without an edge are not lost by the checkpoint that follows. */
+START_TEST(invariant_25_after_a_failed_checkpoint_the_next_keeps_what_lies_beyond_the_size)
+{
+	bool more = true;
+
+	for (uint64_t n = 1; more && n < 60; n++) {
+		struct memslot_image *image = image_of(0, 64, 4);
+		struct memslot_slot *slot = slot_of_kind(_i, PAGES(400));
+		instantiate(slot, image, PAGES(64));
+		memset(base_of(slot) + PAGES(20), 0, PAGES(40));
+		base_of(slot)[PAGES(300)] = 'B';
+		inject(n, ENOMEM, SYS_mmap, false, false);
+		(void)memslot_slot_checkpoint(slot, NULL);
+		more = injected();
+		inject_nothing();
+		ck_assert_uint_eq(base_of(slot)[PAGES(300)], 'B');
+		ck_assert_int_eq(memslot_slot_checkpoint(slot, NULL), 0);
+		ck_assert_uint_eq(base_of(slot)[PAGES(300)], 'B');
+		base_of(slot)[PAGES(300)] = 'C';
+		reset(slot);
+		ck_assert_uint_eq(base_of(slot)[PAGES(300)], 'B');
+		memslot_image_unref(image);
+		destroy(slot);
+	}
+	ck_assert(!more);
+}
+END_TEST
+
 START_TEST(invariant_21_a_drop_that_did_half_is_finished)
 {
 	struct memslot_slot *slot = slot_with_image(_i);
@@ -347,6 +453,12 @@ Suite *test_suite(void)
 	each_kind(midway, invariant_24_an_instantiate_that_fails_midway_leaves_no_hole);
 	each_kind(midway, invariant_24_resize_and_discard_fail_whole_or_make_the_slot_unknown);
 	each_kind(midway, invariant_25_a_checkpoint_that_fails_midway_changes_no_byte);
+	each_kind(midway, invariant_24_a_remake_that_fails_midway_opens_nothing);
+	each_kind(midway, invariant_25_after_a_failed_checkpoint_what_leaves_is_gone);
+	each_kind(midway, invariant_25_after_a_failed_checkpoint_a_pinned_slot_is_copied_whole);
+	tcase_add_loop_test(midway,
+			invariant_25_after_a_failed_checkpoint_the_next_keeps_what_lies_beyond_the_size,
+			2, 3); /* the first kind without an edge */
 	each_kind(fallback, invariant_21_a_drop_that_did_half_is_finished);
 	each_kind(fallback, a_scan_that_fails_at_run_time_is_a_drop);
 	each_kind(fallback, a_scan_that_fails_halfway_is_no_scan);

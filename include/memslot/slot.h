@@ -13,9 +13,12 @@
  * Owner:   the caller owns the slot from create to destroy; its mappings, protections, locks and
  *          advice are the library's: no mmap, mprotect, madvise or munmap on them by anybody else.
  * Threads: a slot is used by one thread at a time; different slots are independent. hold, unhold
- *          and unconfine may be called from any thread.
+ *          and unconfine may be called from any thread. While a call on a slot runs, nobody may
+ *          write to it, signal handlers included: what they write below the edge is put back at
+ *          the next reset, but not what a lowered edge hides in that moment.
  * Fork:    a child's copy works (raw clone(2) included), except that of a slot made with DONTFORK
- *          or held at the fork: there every int call but destroy answers -ESTALE.
+ *          or held at the fork: there every int call but destroy answers -ESTALE. A slot that
+ *          another thread was changing at the fork is unknown in the child (see Errors).
  * Errors:  -EINVAL for NULL; -ESTALE for every int call but instantiate, reset, destroy, unhold and
  *          stats once the slot is *unknown*: after a reset, instantiate, resize or discard failed
  *          midway. Its contents are undefined then, but never another tenant's; instantiate and

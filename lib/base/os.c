@@ -78,13 +78,19 @@ static long call6(long number, long a, long b, long c, long d, long e, long f)
 
 	ms_os_calls++;
 #ifdef MS_INJECT
-	if (inject_hit(number)) {
+	bool hit = inject_hit(number);
+	if (hit && !ms_os_inject.hook) {
 		inject_half(number, a, b, c);
 		return -ms_os_inject.error;
 	}
 #endif
 	result = syscall(number, a, b, c, d, e, f);
-	return result == -1 ? -errno : result;
+	result = result == -1 ? -errno : result;
+#ifdef MS_INJECT
+	if (hit)
+		ms_os_inject.hook(ms_os_inject.argument);
+#endif
+	return result;
 }
 
 #define call(number, a, b, c) call6(number, (long)(a), (long)(b), (long)(c), 0, 0, 0)
@@ -208,7 +214,7 @@ int ms_os_probe_read(const void *address)
 void *ms_os_alloc(size_t size)
 {
 #ifdef MS_INJECT
-	if (inject_hit(MS_INJECT_ALLOC))
+	if (!ms_os_inject.hook && inject_hit(MS_INJECT_ALLOC))
 		return NULL;
 #endif
 	return calloc(1, size);

@@ -122,7 +122,8 @@ MS_HIDDEN void ms_os_yield(void);
 #ifdef MS_INJECT
 /*
  * Fault injection, in the build for tests only: the call number `at` (1, 2, ...) after arming fails
- * with `error`; `partial`: an madvise does the first half of its range before it fails.
+ * with `error`; `partial`: an madvise does the first half of its range before it fails. With a hook
+ * it does not fail: the hook runs after it, as a signal handler or another thread would.
  */
 struct ms_os_inject {
 	uint64_t at, seen;
@@ -130,6 +131,8 @@ struct ms_os_inject {
 	bool partial;
 	bool for_good; /* also every later call of the same number */
 	long only;     /* only this system call number counts; 0: all, MS_INJECT_ALLOC: memory */
+	void (*hook)(void *argument);
+	void *argument;
 	bool clock_stopped; /* the clock stands still: what is learnt from times is no chance */
 };
 #define MS_INJECT_ALLOC (-1L)

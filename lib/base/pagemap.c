@@ -12,7 +12,8 @@
  * mark that no other has: its file position, which means nothing to the scan, is a secret of this
  * process. Each walk reads it back, the cheapest question there is about a descriptor. The lock is
  * held for the opening only and names its holder's epoch, so that a child never waits for a thread
- * that it does not have.
+ * that it does not have. A child that shares the descriptor table (CLONE_FILES) closes the parent's
+ * descriptor: the parent's next walk finds that out by the mark.
  */
 #define _GNU_SOURCE
 #include "pagemap.h"
@@ -99,9 +100,9 @@ static int reopen(uint64_t epoch)
 	return open_marked(epoch);
 }
 
-static int pagemap_fd(void)
+static int pagemap_fd(uint64_t epoch)
 {
-	uint64_t epoch = ms_fork_epoch(), word = atomic_load(&opened);
+	uint64_t word = atomic_load(&opened);
 	int fd;
 
 	if (word >> 32 == (uint32_t)epoch && ours(word, epoch, &fd) == 1)
@@ -118,7 +119,8 @@ int ms_pagemap_begin(struct ms_pagemap_walk *walk, const void *address, size_t s
 		return -EOPNOTSUPP;
 	walk->at = (uint64_t)(uintptr_t)address;
 	walk->end = walk->at + size;
-	walk->fd = pagemap_fd();
+	walk->epoch = ms_fork_epoch();
+	walk->fd = pagemap_fd(walk->epoch);
 	return walk->fd < 0 ? walk->fd : 0;
 }
 
@@ -142,6 +144,8 @@ int ms_pagemap_next(struct ms_pagemap_walk *walk)
 			.return_mask = MS_PAGE_IS_PRESENT | MS_PAGE_IS_SWAPPED,
 		};
 		count = ms_os_scan(walk->fd, &arg);
+		if (MS_UNLIKELY(ms_fork_epoch() != walk->epoch))
+			return -ESTALE;
 		if (count < 0)
 			return count;
 		if (arg.walk_end <= walk->at)

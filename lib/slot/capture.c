@@ -121,9 +121,12 @@ static int build_image(struct memslot_slot *slot, const void *note, size_t note_
 static int capture(struct memslot_slot *slot, const void *note, size_t note_size,
 	struct memslot_image **ret_image, bool *ret_unknown)
 {
-	int again, error = ms_view_lift(slot, 0, slot->size_pages);
 	struct memslot_image *image = NULL;
+	int again, error;
 
+	if (slot->protects.count)
+		ms_state_begin_change(slot);
+	error = ms_view_lift(slot, 0, slot->size_pages);
 	if (!error)
 		error = build_image(slot, note, note_size, &image);
 	again = ms_view_put_back(slot, 0, slot->size_pages);
@@ -160,8 +163,7 @@ MS_EXPORT int memslot_slot_capture(struct memslot_slot *slot, const struct memsl
 	if (error)
 		return error;
 	error = capture(slot, taken.note, taken.note_size, ret_image, &unknown);
-	if (unknown)
-		ms_state_end(slot, true);
+	ms_state_end_change(slot, unknown);
 	slot->stats.syscalls += ms_os_calls - calls;
 	return error;
 }
@@ -183,7 +185,7 @@ static int map_checkpoint(struct memslot_slot *slot, struct memslot_image *image
 	if (error)
 		return error;
 	slot->mixed = slot->copied = false;
-	slot->image = image;
+	slot->image = slot->target = image;
 	slot->target_pages = slot->size_pages;
 	return 0;
 }
@@ -204,7 +206,7 @@ static int checkpoint(
 		error = error ? error : again;
 	}
 	if (error) {
-		slot->image = old;
+		slot->image = slot->target = old;
 		slot->target_pages = old_pages;
 	}
 	memslot_image_unref(error ? image : old);

@@ -142,6 +142,20 @@ int ms_edge_create(struct memslot_slot *slot, void *base_address)
 	return create_protected(slot, base_address);
 }
 
+int ms_edge_blank(struct memslot_slot *slot)
+{
+	bool open = slot->edge == MS_EDGE_NONE;
+	size_t end = open ? slot->capacity_pages : slot->reserve_pages;
+	int error = ms_edge_map_zeros(slot, 0, end, open ? RW : PROT_NONE);
+
+	slot->size_pages = 0;
+	if (error || slot->edge != MS_EDGE_MARKER)
+		return error;
+	/* Opened last, so that a failure leaves nothing accessible. */
+	error = guard(slot, 0, end);
+	return error ? error : protect(slot, 0, end, RW);
+}
+
 int ms_edge_destroy(struct memslot_slot *slot)
 {
 	return ms_os_unmap(mapping_start(slot), total_bytes(slot));

@@ -116,14 +116,12 @@ static int copy_again(struct memslot_slot *slot, size_t first, size_t end)
 	return error;
 }
 
-int ms_release_swapped(struct memslot_slot *slot, size_t first, size_t end, bool pinned)
+int ms_release_swapped(struct memslot_slot *slot, size_t first, size_t end)
 {
 	int error = drop(slot, first, end);
 
 	if (!error)
 		return ms_release(slot, first, end);
-	if (pinned)
-		return error;
 	error = ms_edge_map_over(slot, first, end);
 	return error ? error : copy_again(slot, first, end);
 }

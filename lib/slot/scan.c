@@ -4,8 +4,9 @@
  *
  * Invariant: after a scan every private page below the edge is in the set, or has been released, or
  * `exact` is false. Present pages are admitted while the copy budget has room. Swapped ones are
- * dropped: restoring what only looks swapped (markers, poison) would be a crash (INVARIANTS 3), and
- * a pinned page is never swapped. The scan never looks beyond the edge.
+ * dropped: restoring what only looks swapped (markers, poison) would be a crash (INVARIANTS 3).
+ * With a pin outstanding nothing is dropped: what looks swapped may be a registered page that the
+ * kernel tries to migrate just now. The scan never looks beyond the edge.
  *
  * First pass: merge what is present into the set. Second pass, only when something was refused:
  * walk again over that part and release what the set does not name. Two passes, because releasing
@@ -129,12 +130,12 @@ static int put_back(struct scan *scan, size_t first, size_t end)
 {
 	if (first >= end)
 		return 0;
-	if (scan->pending_swapped)
-		return ms_release_swapped(scan->slot, first, end, scan->evidence->pinned);
-	if (!scan->evidence->pinned)
-		return ms_release(scan->slot, first, end);
-	scan->slot->exact = false; /* pristine then, but private and in no set */
-	return ms_restore(scan->slot, first, end);
+	if (scan->evidence->pinned) {
+		scan->slot->exact = false; /* pristine then, but private and in no set */
+		return ms_restore(scan->slot, first, end);
+	}
+	return scan->pending_swapped ? ms_release_swapped(scan->slot, first, end)
+				     : ms_release(scan->slot, first, end);
 }
 
 static int flush_pending(struct scan *scan)

@@ -110,33 +110,21 @@ static void populate(struct memslot_slot *slot, const struct ms_evidence *eviden
 		slot->exact = false;
 }
 
-static int blank(struct memslot_slot *slot)
-{
-	int prot = slot->edge == MS_EDGE_PROTECT ? PROT_NONE : MS_EDGE_RW;
-	size_t end = slot->edge == MS_EDGE_NONE ? slot->capacity_pages : slot->reserve_pages;
-	int error = ms_edge_map_zeros(slot, 0, end, prot);
-
-	slot->size_pages = slot->edge == MS_EDGE_MARKER ? end : 0;
-	return !error && slot->edge == MS_EDGE_MARKER ? ms_edge_lower(slot, 0) : error;
-}
-
 /* Everything anew: mappings, edge, image. Nothing of before is left; no pin is outstanding. */
 static int remake(struct memslot_slot *slot, struct memslot_image *image, size_t pages,
 	const struct ms_evidence *evidence)
 {
-	struct memslot_image *target = slot->image;
 	int error;
 
 	slot->stats.remakes++;
 	slot->retained.count = slot->exempt.count = slot->protects.count = 0;
 	slot->image = NULL;
 	slot->copied = slot->mixed = slot->exact = false;
-	error = blank(slot);
+	error = ms_edge_blank(slot);
 	if (!error && pages)
 		error = ms_edge_raise(slot, pages);
 	if (!error)
 		error = switch_image(slot, image);
-	slot->image = error ? target : image;
 	slot->exact = !error;
 	if (!error && (slot->flags & MEMSLOT_SLOT_POPULATE))
 		populate(slot, evidence);
@@ -147,7 +135,6 @@ static int remake(struct memslot_slot *slot, struct memslot_image *image, size_t
 static int change(struct memslot_slot *slot, struct memslot_image *image, size_t pages,
 	const struct ms_evidence *evidence)
 {
-	struct memslot_image *target = slot->image;
 	int error = ms_view_lift(slot, 0, slot->size_pages);
 
 	slot->protects.count = 0;
@@ -164,8 +151,6 @@ static int change(struct memslot_slot *slot, struct memslot_image *image, size_t
 		error = ms_edge_lower(slot, pages);
 	if (!error && (slot->flags & MEMSLOT_SLOT_POPULATE) && !slot->populated)
 		populate(slot, evidence);
-	if (error)
-		slot->image = target;
 	return error;
 }
 
@@ -179,11 +164,14 @@ static int show(struct memslot_slot *slot, struct memslot_image *image, size_t p
 		error = remake(slot, image, pages, &evidence);
 	else
 		error = change(slot, image, pages, &evidence);
-	if (!error) {
-		slot->target_pages = pages;
-		ms_reset_keep_reading(slot, &evidence);
+	if (error) {
+		slot->image = slot->target;
+		return error;
 	}
-	return error;
+	slot->target = image;
+	slot->target_pages = pages;
+	ms_reset_keep_reading(slot, &evidence);
+	return 0;
 }
 
 /* A size in bytes that fits the slot, in pages. */
@@ -216,7 +204,7 @@ MS_EXPORT int memslot_slot_instantiate(
 	/* A bound image's pointers would lead into another slot's tenant (INVARIANTS 32). */
 	if (image && image->base_address && image->base_address != slot->base)
 		return -EADDRNOTAVAIL;
-	old = slot->image;
+	old = slot->target;
 	old_pages = slot->target_pages;
 	error = ms_state_begin(slot,
 		image == old && pages >= slot->size_pages ? MS_ALONE_UNKNOWN_OR_PINNED
@@ -230,7 +218,7 @@ MS_EXPORT int memslot_slot_instantiate(
 	slot->stats.syscalls += ms_os_calls - calls;
 	error = ms_state_end_reset(slot, error, true);
 	if (error) { /* also on_reset's: the target is what succeeded last (INVARIANTS 24) */
-		slot->image = old;
+		slot->image = slot->target = old;
 		slot->target_pages = old_pages;
 	}
 	memslot_image_unref(error ? image : old);
@@ -253,7 +241,9 @@ MS_EXPORT int memslot_slot_reset(struct memslot_slot *slot)
 	/* What leaves cannot stay exempt. */
 	if (slot->target_pages < slot->size_pages)
 		(void)ms_runs_clear(&slot->exempt, slot->target_pages, slot->size_pages);
-	error = show(slot, slot->image, slot->target_pages, word);
+	/* A child forked between the two may have the one's image and the other's size. */
+	error = show(slot, slot->target,
+		ms_max(slot->target_pages, ms_slot_image_end(slot->target)), word);
 	slot->stats.syscalls += ms_os_calls - calls;
 	return ms_state_end_reset(slot, error, false);
 }
@@ -293,13 +283,14 @@ MS_EXPORT int memslot_slot_resize(struct memslot_slot *slot, size_t size)
 			return error;
 		if (pages > slot->size_pages)
 			error = ms_edge_raise(slot, pages);
+		ms_state_end_change(slot, error != 0);
 	} else {
 		error = ms_state_begin(slot, MS_ALONE, &word);
 		if (error)
 			return error;
 		error = shrink(slot, pages);
+		ms_state_end(slot, error != 0);
 	}
 	slot->stats.syscalls += ms_os_calls - calls;
-	ms_state_end(slot, error != 0);
 	return error;
 }

@@ -150,7 +150,7 @@ MS_EXPORT int memslot_slot_destroy(struct memslot_slot *slot)
 		ms_state_end(slot, false);
 		return error;
 	}
-	memslot_image_unref(slot->image);
+	memslot_image_unref(slot->target);
 	ms_os_unmap(slot, slot->bookkeeping_bytes);
 	return 0;
 }
@@ -172,7 +172,7 @@ MS_EXPORT size_t memslot_slot_capacity(const struct memslot_slot *slot)
 
 MS_EXPORT struct memslot_image *memslot_slot_image(const struct memslot_slot *slot)
 {
-	return slot ? slot->image : NULL;
+	return slot ? slot->target : NULL;
 }
 
 MS_EXPORT uint32_t memslot_slot_index(const struct memslot_slot *slot)

@@ -55,9 +55,11 @@ struct memslot_slot {
 	uint64_t callback_thread; /* whose on_reset is running */
 
 	/* what it shows */
-	struct memslot_image *image; /* a reference; NULL: zeros */
-	size_t target_pages;	     /* the size a reset comes back to */
-	size_t size_pages;	     /* where the edge is now */
+	struct memslot_image *image;  /* NULL: zeros */
+	struct memslot_image *target; /* a reference: what a reset comes back to; image is the same
+				       * but in the middle of a change, where a fork may come */
+	size_t target_pages;	      /* the size a reset comes back to */
+	size_t size_pages;	      /* where the edge is now */
 	bool copied;		     /* the image lies in anonymous memory */
 	bool mixed; /* mappings show something else than image (a checkpoint failed):
 		       nothing may be dropped, only copied or mapped over */
@@ -107,8 +109,8 @@ static inline bool ms_slot_foreign(const struct memslot_slot *slot)
 #define MS_STATE_TOUCHED (1ull << 50)	      /* held or pinned at some time since the last reset */
 #define MS_STATE_UNCONFINED (1ull << 51)      /* CONFINED is withdrawn until the next hand-out */
 #define MS_STATE_UNKNOWN (1ull << 52)
-#define MS_STATE_GROWING (1ull << 54)	       /* the edge is going up; holds stay legal */
-#define MS_STATE_DEAD (1ull << 53) /* a child's copy that may not be used */
+#define MS_STATE_DEAD (1ull << 53)	      /* a child's copy that may not be used */
+#define MS_STATE_CHANGING (1ull << 54)	      /* a call that need not be alone changes the slot */
 
 enum ms_alone { MS_ALONE, MS_ALONE_OR_PINNED, MS_ALONE_EVEN_UNKNOWN, MS_ALONE_UNKNOWN_OR_PINNED };
 
@@ -120,7 +122,11 @@ MS_HIDDEN int ms_state_begin(struct memslot_slot *slot, enum ms_alone alone, uin
 MS_HIDDEN int ms_state_begin_destroy(struct memslot_slot *slot, uint64_t *ret_word);
 /* A child's copy that may not be used? For calls that change nothing. */
 MS_HIDDEN bool ms_state_dead(const struct memslot_slot *slot);
-/* May the edge go up now? Holds do not matter. */
+/* Begin a change that need not be alone, whatever holds there are: a child forked meanwhile finds
+ * the slot unknown. */
+MS_HIDDEN void ms_state_begin_change(struct memslot_slot *slot);
+MS_HIDDEN void ms_state_end_change(struct memslot_slot *slot, bool unknown);
+/* May the edge go up now? Holds do not matter. Then the change has begun. */
 MS_HIDDEN int ms_state_may_grow(struct memslot_slot *slot);
 /* May the contents be read now? */
 MS_HIDDEN int ms_state_may_capture(struct memslot_slot *slot);
@@ -133,6 +139,8 @@ MS_HIDDEN int ms_state_end_reset(struct memslot_slot *slot, int error, bool hand
 /* Reserve the address space and put the edge at 0. */
 MS_HIDDEN int ms_edge_create(struct memslot_slot *slot, void *base_address);
 MS_HIDDEN int ms_edge_destroy(struct memslot_slot *slot);
+/* Bare mappings again, edge at 0. */
+MS_HIDDEN int ms_edge_blank(struct memslot_slot *slot);
 /* Open [size, pages). On failure the slot is unknown. */
 MS_HIDDEN int ms_edge_raise(struct memslot_slot *slot, size_t pages);
 /* Close [pages, size): what the edge covers is pristine already, or a marker drops it. */
@@ -163,8 +171,8 @@ MS_HIDDEN int ms_restore(struct memslot_slot *slot, size_t first, size_t end);
  * copied again instead. What was given back leaves the set. */
 MS_HIDDEN int ms_release(struct memslot_slot *slot, size_t first, size_t end);
 /* The same for pages that are swapped, or only look so: they are never written to before they are
- * dropped (INVARIANTS 3). A swapped page is not pinned, so this is legal under a pin too. */
-MS_HIDDEN int ms_release_swapped(struct memslot_slot *slot, size_t first, size_t end, bool pinned);
+ * dropped (INVARIANTS 3). */
+MS_HIDDEN int ms_release_swapped(struct memslot_slot *slot, size_t first, size_t end);
 /* All of it but the exempt pages, hidden ones too. */
 MS_HIDDEN int ms_release_all(struct memslot_slot *slot);
 

@@ -7,9 +7,9 @@
  * refused itself (INVARIANTS 15). The word alone is touched by other threads; everything else of a
  * slot belongs to the thread that uses it.
  *
- * In a child (the fork epoch differs) a slot that may be used is adopted: nothing known about its
- * pages is true any more. One that may not (DONTFORK, or held at the fork) is dead for good; one
- * that another thread was changing at the fork is unknown (INVARIANTS 18-20).
+ * In a child (the fork epoch differs) a slot that may be used is adopted, by one thread: nothing known
+ * about its pages is true any more. One that may not (DONTFORK, or held at the fork) is dead for
+ * good; one that another thread was changing at the fork is unknown (INVARIANTS 18-20).
  */
 #include "slot/slot.h"
 
@@ -38,18 +38,39 @@ static bool survives_fork(const struct memslot_slot *slot, uint64_t word)
 	       !(word & (MS_STATE_IO_MASK | MS_STATE_PIN_MASK));
 }
 
+#define ADOPTING (1ull << 63) /* in slot->epoch: a thread of that process is at it */
+
+/* Is it ours to adopt? If not, another thread has done it when this returns. */
+static bool first_to_adopt(struct memslot_slot *slot, uint64_t epoch)
+{
+	uint64_t seen = atomic_load(&slot->epoch);
+
+	while (seen != epoch) {
+		if (seen == (epoch | ADOPTING)) {
+			ms_os_yield();
+			seen = atomic_load(&slot->epoch);
+		} else if (atomic_compare_exchange_weak(&slot->epoch, &seen, epoch | ADOPTING)) {
+			return true;
+		}
+	}
+	return false;
+}
+
 /* First use in a child. */
 static void adopt(struct memslot_slot *slot, uint64_t epoch)
 {
-	uint64_t word = atomic_load(&slot->word);
+	uint64_t word;
 
+	if (!first_to_adopt(slot, epoch))
+		return;
+	word = atomic_load(&slot->word);
 	if (!survives_fork(slot, word))
 		atomic_fetch_or(&slot->word, MS_STATE_DEAD);
-	if ((word & (MS_STATE_BUSY | MS_STATE_GROWING)) ||
+	if ((word & (MS_STATE_BUSY | MS_STATE_CHANGING)) ||
 		((word & MS_STATE_CALLBACK) && slot->callback_thread != ms_counter_thread())) {
 		atomic_fetch_or(&slot->word, MS_STATE_UNKNOWN);
 		atomic_fetch_and(&slot->word,
-			~(MS_STATE_BUSY | MS_STATE_CALLBACK | MS_STATE_GROWING));
+			~(MS_STATE_BUSY | MS_STATE_CALLBACK | MS_STATE_CHANGING));
 	}
 	slot->exact = false;
 	slot->seen.thread = 0;
@@ -60,7 +81,7 @@ static uint64_t word_now(struct memslot_slot *slot)
 {
 	uint64_t epoch = ms_fork_epoch();
 
-	if (MS_UNLIKELY(atomic_load_explicit(&slot->epoch, memory_order_relaxed) != epoch))
+	if (MS_UNLIKELY(atomic_load_explicit(&slot->epoch, memory_order_acquire) != epoch))
 		adopt(slot, epoch);
 	return atomic_load_explicit(&slot->word, memory_order_acquire);
 }
@@ -78,6 +99,11 @@ bool ms_state_dead(const struct memslot_slot *slot)
 	return (word & MS_STATE_DEAD) || (child && !survives_fork(slot, word));
 }
 
+void ms_state_begin_change(struct memslot_slot *slot)
+{
+	atomic_fetch_or(&slot->word, MS_STATE_CHANGING);
+}
+
 int ms_state_may_grow(struct memslot_slot *slot)
 {
 	uint64_t word = word_now(slot);
@@ -86,7 +112,7 @@ int ms_state_may_grow(struct memslot_slot *slot)
 		return -ESTALE;
 	if (word & (MS_STATE_BUSY | MS_STATE_CALLBACK))
 		return -EBUSY;
-	atomic_fetch_or(&slot->word, MS_STATE_GROWING);
+	ms_state_begin_change(slot);
 	return 0;
 }
 
@@ -134,13 +160,23 @@ int ms_state_begin_destroy(struct memslot_slot *slot, uint64_t *ret_word)
 					 : ms_state_begin(slot, MS_ALONE_EVEN_UNKNOWN, ret_word);
 }
 
-void ms_state_end(struct memslot_slot *slot, bool unknown)
+static void end(struct memslot_slot *slot, uint64_t cleared, bool unknown)
 {
 	if (unknown) {
 		slot->exact = false;
 		atomic_fetch_or(&slot->word, MS_STATE_UNKNOWN);
 	}
-	atomic_fetch_and(&slot->word, ~(MS_STATE_BUSY | MS_STATE_GROWING));
+	atomic_fetch_and(&slot->word, ~cleared);
+}
+
+void ms_state_end_change(struct memslot_slot *slot, bool unknown)
+{
+	end(slot, MS_STATE_CHANGING, unknown);
+}
+
+void ms_state_end(struct memslot_slot *slot, bool unknown)
+{
+	end(slot, MS_STATE_BUSY, unknown);
 }
 
 /* It is the tenant's slot now: holds are legal, but nothing that must be alone is. */

@@ -54,7 +54,8 @@ static int whole_pages(const struct memslot_slot *slot, size_t offset, size_t si
 	return 0;
 }
 
-static int change_protection(struct memslot_slot *slot, size_t first, size_t end, int prot)
+static int change_protection(
+	struct memslot_slot *slot, size_t first, size_t end, int prot, bool *ret_unknown)
 {
 	struct ms_runs before = slot->protects;
 	int error = prot == MS_EDGE_RW ? ms_runs_clear(&slot->protects, first, end)
@@ -67,10 +68,9 @@ static int change_protection(struct memslot_slot *slot, size_t first, size_t end
 		return 0;
 	/* A part may be done: back to what it was, or nobody knows. */
 	slot->protects = before;
-	if (ms_os_protect(
-		    ms_slot_address(slot, first), ms_pages_to_bytes(end - first), MS_EDGE_RW) ||
-		ms_view_put_back(slot, first, end))
-		ms_state_end(slot, true);
+	*ret_unknown = ms_os_protect(ms_slot_address(slot, first), ms_pages_to_bytes(end - first),
+			       MS_EDGE_RW) ||
+		       ms_view_put_back(slot, first, end);
 	return error;
 }
 
@@ -78,6 +78,7 @@ MS_EXPORT int memslot_slot_protect(
 	struct memslot_slot *slot, size_t offset, size_t size, uint32_t prot)
 {
 	uint64_t calls = ms_os_calls;
+	bool unknown = false;
 	size_t first, end;
 	int error;
 
@@ -86,9 +87,12 @@ MS_EXPORT int memslot_slot_protect(
 	error = ms_state_usable(slot);
 	if (!error)
 		error = whole_pages(slot, offset, size, &first, &end);
-	if (!error && size)
-		error = change_protection(slot, first, end, (int)prot);
+	if (error || size == 0)
+		return error;
+	ms_state_begin_change(slot);
+	error = change_protection(slot, first, end, (int)prot, &unknown);
 	slot->stats.syscalls += ms_os_calls - calls;
+	ms_state_end_change(slot, unknown);
 	return error;
 }
 
@@ -102,7 +106,12 @@ MS_EXPORT int memslot_slot_exempt(struct memslot_slot *slot, size_t offset, size
 	error = ms_state_usable(slot);
 	if (!error)
 		error = whole_pages(slot, offset, size, &first, &end);
-	return error || size == 0 ? error : ms_runs_set(&slot->exempt, first, end, 0);
+	if (error || size == 0)
+		return error;
+	ms_state_begin_change(slot);
+	error = ms_runs_set(&slot->exempt, first, end, 0);
+	ms_state_end_change(slot, false);
+	return error;
 }
 
 static int discard(struct memslot_slot *slot, size_t first, size_t end, bool *ret_unknown)
