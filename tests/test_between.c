@@ -188,7 +188,7 @@ START_TEST(invariant_18_a_child_forked_inside_a_call_goes_on_with_its_own_pages)
 	struct scene scene;
 
 	SKIP_IF(test_sanitized(), "a sanitizer's own locks do not survive that");
-	for (int operation = 0; operation < OPERATIONS; operation++) {
+	for (enum operation operation = 0; operation < OPERATIONS; operation++) {
 		for (uint64_t at = 1; at < 100; at++) {
 			int status = 0, error;
 			scene_begin(&scene, _i, operation);
@@ -204,7 +204,7 @@ START_TEST(invariant_18_a_child_forked_inside_a_call_goes_on_with_its_own_pages)
 				ck_assert_int_eq(waitpid(scene.child, &status, 0), scene.child);
 			}
 			ck_assert_msg(status == 0, "operation %d, call %d: the child says %d",
-					operation, (int)at, STATUS_OF(status));
+					(int)operation, (int)at, STATUS_OF(status));
 			scene_end(&scene);
 			if (!scene.happened)
 				break;
@@ -255,7 +255,7 @@ START_TEST(invariant_20_what_was_changing_at_a_fork_is_unknown_in_the_child)
 {
 	struct scene scene;
 
-	for (int operation = 0; operation < OPERATIONS; operation++) {
+	for (enum operation operation = 0; operation < OPERATIONS; operation++) {
 		for (uint64_t at = 1; at < 100; at++) {
 			int status = 0;
 			scene_begin(&scene, _i, operation);
@@ -263,7 +263,7 @@ START_TEST(invariant_20_what_was_changing_at_a_fork_is_unknown_in_the_child)
 			if (scene.happened)
 				ck_assert_int_eq(waitpid(scene.child, &status, 0), scene.child);
 			ck_assert_msg(status == 0, "operation %d, call %d: the child says %d",
-					operation, (int)at, STATUS_OF(status));
+					(int)operation, (int)at, STATUS_OF(status));
 			scene_end(&scene);
 			if (!scene.happened)
 				break;
@@ -290,7 +290,7 @@ START_TEST(what_a_signal_handler_writes_during_a_call_is_gone_after_the_next_res
 	struct scene scene;
 
 	ck_assert_int_eq(write(secrets, "secret", 6), 6);
-	for (int operation = 0; operation < OPERATIONS; operation++) {
+	for (enum operation operation = 0; operation < OPERATIONS; operation++) {
 		for (uint64_t at = 1; at < 100; at++) {
 			/* A checkpoint would keep it; a lowered edge would hide it: slot.h, Threads. */
 			if (operation == CHECKPOINT || operation == RESET_GROWN || operation == NO_IMAGE)
@@ -300,7 +300,7 @@ START_TEST(what_a_signal_handler_writes_during_a_call_is_gone_after_the_next_res
 			ck_assert_int_eq(operate_with(&scene, at, write_secrets), 0);
 			reset(scene.slot);
 			ck_assert_msg(is_clean(scene.slot, scene.images[1]), "operation %d, call %d",
-					operation, (int)at);
+					(int)operation, (int)at);
 			scene_end(&scene);
 			if (!scene.happened)
 				break;

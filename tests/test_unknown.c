@@ -48,7 +48,7 @@ START_TEST(invariant_24_a_reset_that_fails_midway_is_finished_by_the_next)
 
 	for (unsigned variant = 0; variant < 6; variant++) {
 		bool more = true;
-		for (uint64_t n = 1; more && n < 60; n++) {
+		for (uint64_t n = 1; more && n < 400; n++) {
 			struct memslot_slot *slot = slot_with_image(_i);
 			int error;
 			dirty_pages(slot, 0, 40, 2);
@@ -91,7 +91,7 @@ START_TEST(invariant_24_an_instantiate_that_fails_midway_leaves_no_hole)
 {
 	bool more = true;
 
-	for (uint64_t n = 1; more && n < 100; n++) {
+	for (uint64_t n = 1; more && n < 400; n++) {
 		struct memslot_slot *slot = slot_with_image(_i);
 		struct memslot_image *other = image_of(5, 30, 6);
 		unsigned char *base = base_of(slot);
@@ -131,7 +131,7 @@ START_TEST(invariant_25_a_checkpoint_that_fails_midway_changes_no_byte)
 {
 	bool more = true;
 
-	for (uint64_t n = 1; more && n < 100; n++) {
+	for (uint64_t n = 1; more && n < 400; n++) {
 		struct memslot_image *before = image_of(60, 40, 4), *image = (struct memslot_image *)1;
 		struct memslot_slot *slot = slot_of_kind(_i, PAGES(210));
 		unsigned char *copy;
@@ -173,7 +173,7 @@ START_TEST(invariant_24_resize_and_discard_fail_whole_or_make_the_slot_unknown)
 {
 	for (int which = 0; which < 3; which++) {
 		bool more = true;
-		for (uint64_t n = 1; more && n < 60; n++) {
+		for (uint64_t n = 1; more && n < 400; n++) {
 			struct memslot_slot *slot = slot_with_image(_i);
 			int error;
 			dirty_all(slot);
@@ -203,7 +203,7 @@ START_TEST(invariant_24_a_remake_that_fails_midway_opens_nothing)
 {
 	bool more = true;
 
-	for (uint64_t n = 1; more && n < 60; n++) {
+	for (uint64_t n = 1; more && n < 400; n++) {
 		struct memslot_slot *slot = slot_with_image(_i);
 		int error;
 		inject(1, EPERM, 0, false, true); /* whatever it tries */
@@ -230,7 +230,7 @@ START_TEST(invariant_25_after_a_failed_checkpoint_what_leaves_is_gone)
 {
 	bool more = true;
 
-	for (uint64_t n = 1; more && n < 60; n++) {
+	for (uint64_t n = 1; more && n < 400; n++) {
 		struct memslot_slot *slot = slot_of_kind(_i, PAGES(200));
 		int error;
 		instantiate(slot, NULL, PAGES(200));
@@ -255,7 +255,7 @@ START_TEST(invariant_25_after_a_failed_checkpoint_a_pinned_slot_is_copied_whole)
 {
 	bool more = true;
 
-	for (uint64_t n = 1; more && n < 60; n++) {
+	for (uint64_t n = 1; more && n < 400; n++) {
 		struct memslot_slot *slot = slot_of_kind(_i, PAGES(210));
 		int error;
 		instantiate(slot, NULL, PAGES(200));
@@ -282,7 +282,7 @@ START_TEST(invariant_25_after_a_failed_checkpoint_the_next_keeps_what_lies_beyon
 {
 	bool more = true;
 
-	for (uint64_t n = 1; more && n < 60; n++) {
+	for (uint64_t n = 1; more && n < 400; n++) {
 		struct memslot_image *image = image_of(0, 64, 4);
 		struct memslot_slot *slot = slot_of_kind(_i, PAGES(400));
 		instantiate(slot, image, PAGES(64));
@@ -424,7 +424,7 @@ START_TEST(a_create_that_fails_leaves_nothing)
 	at = around + (16u << 20);
 	opts.base_address = at;
 	opts.guard_before = PAGES(3);
-	for (uint64_t n = 1; more && n < 60; n++) {
+	for (uint64_t n = 1; more && n < 400; n++) {
 		struct memslot_slot *slot = (struct memslot_slot *)1;
 		unsigned fds = test_fd_count();
 		int error;
