@@ -6,5 +6,6 @@
 #include <memslot/base.h>
 #include <memslot/image.h>
 #include <memslot/slot.h>
+#include <memslot/pool.h>
 
 #endif

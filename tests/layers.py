@@ -16,9 +16,11 @@ ROOMS = {
     "base": ([], ["base"]),
     "image": (["base"], ["base", "image"]),
     "slot": (["base", "image"], ["base", "image", "slot"]),
+    "pool": (["base", "image", "slot"], ["base", "image", "slot", "pool"]),
 }
 # Public headers: which others they may include; besides, only these of the C library.
-PUBLIC = {"base": [], "image": ["base"], "slot": ["base", "image"]}
+PUBLIC = {"base": [], "image": ["base"], "slot": ["base", "image"],
+          "pool": ["base", "image", "slot"]}
 PUBLIC_SYSTEM = {"stddef.h", "stdint.h"}
 # The only file that makes system calls, and the only one that may know liburing.
 KERNEL = "lib/base/os.c"

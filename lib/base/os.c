@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <linux/futex.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -279,13 +280,23 @@ int ms_os_read_at(int fd, void *to, size_t size, uint64_t offset)
 	return 0;
 }
 
-uint64_t ms_os_file_limit(void)
+static uint64_t limit_of(int resource)
 {
 	struct rlimit limit;
 
-	if (call4(SYS_prlimit64, 0, RLIMIT_FSIZE, NULL, &limit) < 0)
+	if (call4(SYS_prlimit64, 0, resource, NULL, &limit) < 0)
 		return UINT64_MAX;
 	return limit.rlim_cur == RLIM_INFINITY ? UINT64_MAX : limit.rlim_cur;
+}
+
+uint64_t ms_os_file_limit(void)
+{
+	return limit_of(RLIMIT_FSIZE);
+}
+
+uint64_t ms_os_address_space_limit(void)
+{
+	return limit_of(RLIMIT_AS);
 }
 
 /* Beyond RLIMIT_FSIZE the kernel would raise SIGXFSZ, which ends the process (INVARIANTS 25). */
@@ -469,6 +480,46 @@ int ms_os_process_madvise_self(void *address, size_t size, int advice)
 	if (done < 0)
 		return (int)done;
 	return (size_t)done == size ? 0 : -EAGAIN;
+}
+
+int64_t ms_os_advise_many(const struct iovec *ranges, size_t count, int advice)
+{
+	return call6(SYS_process_madvise, PIDFD_SELF_THREAD, (long)ranges, (long)count, advice, 0, 0);
+}
+
+int ms_os_futex_wait(_Atomic(uint32_t) *word, uint32_t expected, uint64_t until_ns)
+{
+	struct timespec until = {(time_t)(until_ns / 1000000000u), (long)(until_ns % 1000000000u)};
+
+	return (int)call6(SYS_futex, (long)word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, expected,
+		until_ns == UINT64_MAX ? 0 : (long)&until, 0, (long)FUTEX_BITSET_MATCH_ANY);
+}
+
+void ms_os_futex_wake(_Atomic(uint32_t) *word)
+{
+	call(SYS_futex, word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1);
+}
+
+void ms_os_signal_event(int fd)
+{
+	uint64_t one = 1;
+
+	call(SYS_write, fd, &one, sizeof one);
+}
+
+uint64_t ms_os_proc_number(const char *path, uint64_t otherwise)
+{
+	char text[32] = "";
+	int fd = ms_os_open(path, O_RDONLY, 0);
+	uint64_t number;
+	char *end;
+
+	if (fd < 0)
+		return otherwise;
+	call(SYS_read, fd, text, sizeof text - 1);
+	ms_os_close(fd);
+	number = strtoull(text, &end, 10);
+	return end == text ? otherwise : number;
 }
 
 void ms_os_yield(void)

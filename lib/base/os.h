@@ -10,8 +10,10 @@
 
 #include "util.h"
 
+#include <stdatomic.h>
 #include <sys/stat.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 
 /* Distribution headers may be older than the kernel. */
 #define MS_MADV_POPULATE_WRITE 23
@@ -117,7 +119,20 @@ MS_HIDDEN int ms_os_name(void *address, size_t size, const char *name);
 MS_HIDDEN int ms_os_pkey_probe(void);
 MS_HIDDEN int ms_os_uring_probe(void);
 MS_HIDDEN int ms_os_process_madvise_self(void *address, size_t size, int advice);
+/* Many ranges, together below 2 GiB, in one call: how many bytes, from the first range on, are done;
+ * or -errno, and nobody knows. */
+MS_HIDDEN int64_t ms_os_advise_many(const struct iovec *ranges, size_t count, int advice);
 MS_HIDDEN void ms_os_yield(void);
+/* Wait while *word is `expected`, until a moment of CLOCK_MONOTONIC (UINT64_MAX: for ever). 0,
+ * -EAGAIN it was not, -EINTR, -ETIMEDOUT. */
+MS_HIDDEN int ms_os_futex_wait(_Atomic(uint32_t) *word, uint32_t expected, uint64_t until_ns);
+/* Wake one who waits there. The word may be gone by now. */
+MS_HIDDEN void ms_os_futex_wake(_Atomic(uint32_t) *word);
+/* Add 1 to an eventfd. */
+MS_HIDDEN void ms_os_signal_event(int fd);
+/* A number out of a file of /proc, or `otherwise`. */
+MS_HIDDEN uint64_t ms_os_proc_number(const char *path, uint64_t otherwise);
+MS_HIDDEN uint64_t ms_os_address_space_limit(void);
 
 #ifdef MS_INJECT
 /*

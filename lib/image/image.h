@@ -27,6 +27,7 @@ struct ms_extent {
 
 struct memslot_image {
 	_Atomic(uint64_t) refs;
+	_Atomic(uint64_t) learnt;  /* how its slots were best reset: ms_policy_pack */
 	int fd;			   /* slots map it, private */
 	uint64_t file_offset;	   /* of the image's first page in fd; page aligned */
 	size_t first, pages;	   /* in the slot */

@@ -123,22 +123,25 @@ static bool wants_markers(const struct memslot_slot *slot)
 	return bytes <= MS_SLOT_MARKER_BYTES && ms_feature(MS_FEATURE_GUARD_INSTALL);
 }
 
+enum ms_edge ms_edge_kind(const struct memslot_slot *slot)
+{
+	if (slot->flags & MEMSLOT_SLOT_NO_EDGE)
+		return MS_EDGE_NONE;
+	return wants_markers(slot) ? MS_EDGE_MARKER : MS_EDGE_PROTECT;
+}
+
 int ms_edge_create(struct memslot_slot *slot, void *base_address)
 {
-	if (slot->flags & MEMSLOT_SLOT_NO_EDGE) {
-		slot->edge = MS_EDGE_NONE;
-		return create_protected(slot, base_address);
-	}
-	if (wants_markers(slot)) {
+	slot->edge = ms_edge_kind(slot);
+	if (slot->edge == MS_EDGE_MARKER) {
 		int error;
-		slot->edge = MS_EDGE_MARKER;
 		error = create_markers(slot, base_address);
 		if (error == 0 || error == -EADDRNOTAVAIL)
 			return error;
 		/* A writable reservation or a marker was refused (RLIMIT_DATA, overcommit, locked
 		 * memory): the other kind needs neither (INVARIANTS 22). */
+		slot->edge = MS_EDGE_PROTECT;
 	}
-	slot->edge = MS_EDGE_PROTECT;
 	return create_protected(slot, base_address);
 }
 

@@ -68,6 +68,29 @@ void ms_policy_init(struct ms_policy *policy, uint64_t seed)
 	};
 }
 
+/* valid 1 | drop 1 | drops 8 | doubt 8 | restore_ns 16 | scan_ns / 16 16 */
+uint64_t ms_policy_pack(const struct ms_policy *policy)
+{
+	if (policy->inspecting || policy->trial)
+		return 0;
+	return 1 | (uint64_t)policy->drop << 1 | (uint64_t)policy->drops << 8 |
+	       (uint64_t)policy->doubt << 16 |
+	       (uint64_t)at_most(policy->restore_ns, 65535) << 24 |
+	       (uint64_t)at_most(policy->scan_ns / 16, 65535) << 40;
+}
+
+void ms_policy_unpack(struct ms_policy *policy, uint64_t learnt)
+{
+	if (!(learnt & 1))
+		return;
+	policy->drop = learnt >> 1 & 1;
+	policy->drops = (uint32_t)ms_max(learnt >> 8 & 255, DROPS_MIN);
+	policy->drops_left = policy->drop ? policy->drops : 0;
+	policy->doubt = at_least((float)(learnt >> 16 & 255), 1);
+	policy->restore_ns = (float)(learnt >> 24 & 65535);
+	policy->scan_ns = (float)(learnt >> 40 & 65535) * 16;
+}
+
 uint64_t ms_policy_random(struct ms_policy *policy)
 {
 	/* xorshift64*: G. Marsaglia, Xorshift RNGs, 2003; S. Vigna, 2016 */

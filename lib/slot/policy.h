@@ -58,6 +58,9 @@ struct ms_look {
 enum ms_verdict { MS_VERDICT_GO_ON, MS_VERDICT_GIVE_UP };
 
 MS_HIDDEN void ms_policy_init(struct ms_policy *policy, uint64_t seed);
+/* What a slot that shows the same should start with, in one word; 0: nothing to tell. */
+MS_HIDDEN uint64_t ms_policy_pack(const struct ms_policy *policy);
+MS_HIDDEN void ms_policy_unpack(struct ms_policy *policy, uint64_t learnt);
 /* Before anything is read: drop this time? Counts down to the next trial. */
 MS_HIDDEN bool ms_policy_drops(struct ms_policy *policy);
 /* How many retained pages to look at in this run (not inspecting), `pages` being restored. */

@@ -33,8 +33,7 @@ static int restore_unless_exempt(struct memslot_slot *slot, size_t first, size_t
 	return error;
 }
 
-/* The whole retained set below the edge. */
-static int restore_set(struct memslot_slot *slot)
+int ms_reset_retained(struct memslot_slot *slot)
 {
 	const struct ms_retained *set = &slot->retained;
 	size_t visible = ms_retained_below(set, ms_slot_end(slot));
@@ -52,7 +51,7 @@ static int restore_set(struct memslot_slot *slot)
 
 static bool is_confined(const struct memslot_slot *slot, uint64_t word)
 {
-	return (slot->flags & MEMSLOT_SLOT_CONFINED) && !(slot->flags & MEMSLOT_SLOT_HUGEPAGE) &&
+	return slot->confined && !(slot->flags & MEMSLOT_SLOT_HUGEPAGE) &&
 	       !(word & MS_STATE_UNCONFINED) && !slot->no_counter;
 }
 
@@ -104,6 +103,31 @@ struct ms_evidence ms_reset_evidence(struct memslot_slot *slot, uint64_t word)
 	evidence.known = slot->exact && !evidence.touched &&
 			 (ms_slot_end(slot) == 0 || nothing_new(slot, &evidence));
 	return evidence;
+}
+
+bool ms_reset_nothing_written(struct memslot_slot *slot, struct ms_evidence *evidence)
+{
+	if (slot->retained.count || !slot->exact || evidence->touched)
+		return false;
+	if (ms_slot_end(slot) == 0)
+		return true;
+	if (evidence->confined && evidence->now.thread == 0)
+		read_counter(slot, evidence);
+	return nothing_new(slot, evidence);
+}
+
+void ms_reset_take_reading(struct memslot_slot *slot)
+{
+	struct ms_evidence evidence = {.confined = is_confined(slot, 0)};
+
+	slot->seen.thread = 0;
+	if (!evidence.confined || slot->pause || slot->reset_method == MEMSLOT_RESET_SCAN)
+		return;
+	/* The thread's last reading will do, unless its faults since then spoilt it before. */
+	if (!slot->spoilt)
+		slot->seen = ms_counter_last();
+	if (slot->seen.thread == 0 && ms_counter_read(&slot->seen))
+		slot->seen.thread = 0;
 }
 
 /* Is the reading worth its price? It moved: `fresh` tells whether for a reason. */
@@ -167,9 +191,9 @@ static int restore_timed(struct memslot_slot *slot)
 	int error;
 
 	if (!ms_policy_times_restore(&slot->policy, pages))
-		return restore_set(slot);
+		return ms_reset_retained(slot);
 	start = ms_os_clock_ns();
-	error = restore_set(slot);
+	error = ms_reset_retained(slot);
 	ms_policy_restored(&slot->policy, pages, ms_os_clock_ns() - start);
 	return error;
 }
@@ -181,7 +205,7 @@ static int by_copying(struct memslot_slot *slot, const struct ms_evidence *evide
 	slot->stats.last_method = evidence->known ? MEMSLOT_RESET_RESTORE : MEMSLOT_RESET_SCAN;
 	*(evidence->known ? &slot->stats.resets_known : &slot->stats.resets_scan) += 1;
 	if (slot->reset_method != MEMSLOT_RESET_AUTO || evidence->touched)
-		return restore_set(slot);
+		return ms_reset_retained(slot);
 	if (slot->policy.inspecting)
 		return ms_inspect(slot, !evidence->known, fresh);
 	ms_inspect_samples(slot);

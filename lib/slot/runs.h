@@ -16,7 +16,7 @@ struct ms_page_run {
 /* Sorted, disjoint; neighbours that touch have different values. */
 struct ms_runs {
 	size_t count;
-	struct ms_page_run run[MS_RUNS_MAX];
+	struct ms_page_run *run; /* room for MS_RUNS_MAX */
 };
 
 /* Give [first, end) a value; what was there before is replaced. -ENOSPC: nothing changed. */

@@ -154,24 +154,68 @@ static int change(struct memslot_slot *slot, struct memslot_image *image, size_t
 	return error;
 }
 
-static int show(struct memslot_slot *slot, struct memslot_image *image, size_t pages, uint64_t word)
+/* It shows what it should, or the old is still the target. */
+static int settle(struct memslot_slot *slot, struct memslot_image *image, size_t pages, int error)
 {
-	/* The reading comes before anything is mapped, populated or moved (INVARIANTS 7). */
-	struct ms_evidence evidence = ms_reset_evidence(slot, word);
-	int error;
-
-	if ((word & MS_STATE_UNKNOWN) || (slot->mixed && !evidence.pinned))
-		error = remake(slot, image, pages, &evidence);
-	else
-		error = change(slot, image, pages, &evidence);
 	if (error) {
 		slot->image = slot->target;
 		return error;
 	}
 	slot->target = image;
 	slot->target_pages = pages;
-	ms_reset_keep_reading(slot, &evidence);
 	return 0;
+}
+
+int ms_show(struct memslot_slot *slot, struct memslot_image *image, size_t pages, uint64_t word,
+	const struct ms_evidence *evidence)
+{
+	int error;
+
+	if ((word & MS_STATE_UNKNOWN) || (slot->mixed && !evidence->pinned))
+		error = remake(slot, image, pages, evidence);
+	else
+		error = change(slot, image, pages, evidence);
+	error = settle(slot, image, pages, error);
+	if (!error)
+		ms_reset_keep_reading(slot, evidence);
+	return error;
+}
+
+static int change_pristine(struct memslot_slot *slot, struct memslot_image *image, size_t pages)
+{
+	int error = 0;
+
+	if (pages > slot->size_pages)
+		error = ms_edge_raise(slot, pages);
+	if (!error && image != slot->image)
+		error = switch_image(slot, image);
+	/* What the old image left resident holds its bytes, or the old copied one's. */
+	if (!error && image != slot->target)
+		error = slot->exact ? ms_reset_retained(slot) : ms_release_all(slot);
+	if (!error && pages < slot->size_pages)
+		error = ms_edge_lower(slot, pages);
+	return error;
+}
+
+int ms_show_pristine(struct memslot_slot *slot, struct memslot_image *image, size_t pages)
+{
+	struct ms_evidence evidence = {.confined = false};
+	int error = change_pristine(slot, image, pages);
+
+	if (!error && (slot->flags & MEMSLOT_SLOT_POPULATE) && !slot->populated)
+		populate(slot, &evidence);
+	return settle(slot, image, pages, error);
+}
+
+/* The reading comes before anything is mapped, populated or moved (INVARIANTS 7). */
+static int show(struct memslot_slot *slot, struct memslot_image *image, size_t pages, uint64_t word)
+{
+	struct ms_evidence evidence;
+
+	if (word & MS_STATE_GIVEN)
+		return ms_lend_show_given(slot, image, pages, word);
+	evidence = ms_reset_evidence(slot, word);
+	return ms_show(slot, image, pages, word, &evidence);
 }
 
 /* A size in bytes that fits the slot, in pages. */
@@ -195,6 +239,7 @@ MS_EXPORT int memslot_slot_instantiate(
 	uint64_t word, calls = ms_os_calls;
 	struct memslot_image *old;
 	size_t pages, old_pages;
+	uint32_t pinned;
 	int error = fits(slot, size, &pages);
 
 	if (error)
@@ -206,10 +251,8 @@ MS_EXPORT int memslot_slot_instantiate(
 		return -EADDRNOTAVAIL;
 	old = slot->target;
 	old_pages = slot->target_pages;
-	error = ms_state_begin(slot,
-		image == old && pages >= slot->size_pages ? MS_ALONE_UNKNOWN_OR_PINNED
-							  : MS_ALONE_EVEN_UNKNOWN,
-		&word);
+	pinned = image == old && pages >= slot->size_pages ? MS_ALONE_PINNED : 0;
+	error = ms_state_begin(slot, MS_ALONE_UNKNOWN | MS_ALONE_GIVEN | pinned, &word);
 	if (error)
 		return error;
 	memslot_image_ref(image);
@@ -228,14 +271,13 @@ MS_EXPORT int memslot_slot_instantiate(
 MS_EXPORT int memslot_slot_reset(struct memslot_slot *slot)
 {
 	uint64_t word, calls = ms_os_calls;
+	uint32_t pinned;
 	int error;
 
 	if (!slot)
 		return -EINVAL;
-	error = ms_state_begin(slot,
-		slot->target_pages >= slot->size_pages ? MS_ALONE_UNKNOWN_OR_PINNED
-						       : MS_ALONE_EVEN_UNKNOWN,
-		&word);
+	pinned = slot->target_pages >= slot->size_pages ? MS_ALONE_PINNED : 0;
+	error = ms_state_begin(slot, MS_ALONE_UNKNOWN | pinned, &word);
 	if (error)
 		return error;
 	/* What leaves cannot stay exempt. */

@@ -15,10 +15,6 @@
 #include <errno.h>
 #include <sys/mman.h>
 
-#define SLOT_FLAGS                                                                                 \
-	(MEMSLOT_SLOT_NO_EDGE | MEMSLOT_SLOT_HUGEPAGE | MEMSLOT_SLOT_POPULATE |                    \
-		MEMSLOT_SLOT_DONTFORK | MEMSLOT_SLOT_DONTDUMP | MEMSLOT_SLOT_CONFINED |            \
-		MEMSLOT_SLOT_BOUND)
 #define GUARD_AFTER (64u << 10)
 #define COPY_BUDGET (16u << 20)
 
@@ -72,6 +68,7 @@ static void configure(struct memslot_slot *slot, const struct memslot_slot_opts 
 	slot->reset_method = opts->reset_method;
 	slot->on_reset = opts->on_reset;
 	slot->context = opts->context;
+	slot->confined = opts->flags & MEMSLOT_SLOT_CONFINED;
 	slot->attrs = (struct ms_os_attrs){
 		.nohugepage = !(opts->flags & MEMSLOT_SLOT_HUGEPAGE),
 		.hugepage = opts->flags & MEMSLOT_SLOT_HUGEPAGE,
@@ -81,48 +78,69 @@ static void configure(struct memslot_slot *slot, const struct memslot_slot_opts 
 	};
 }
 
-/* One mapping: the struct, then the arrays of the retained set. */
-static int allocate(
-	const struct memslot_slot *plan, uint64_t copy_budget, struct memslot_slot **ret_slot)
+int ms_slot_plan(
+	size_t capacity, const struct memslot_slot_opts *opts, struct memslot_slot *plan)
 {
-	size_t budget = ms_bytes_to_pages(option(copy_budget, COPY_BUDGET));
-	size_t max = ms_min(budget, plan->capacity_pages);
-	size_t head = (sizeof *plan + 63) & ~(size_t)63, bytes = head + ms_retained_bytes(max);
-	void *memory;
-	int error = ms_os_reserve(NULL, bytes, PROT_READ | PROT_WRITE, &memory);
+	size_t budget = ms_bytes_to_pages(option(opts->copy_budget, COPY_BUDGET));
+	int error = check(opts);
 
+	*plan = (struct memslot_slot){.exact = true};
+	if (!error)
+		error = lay_out(plan, capacity, opts);
 	if (error)
 		return error;
-	*ret_slot = memory;
-	**ret_slot = *plan;
-	(*ret_slot)->bookkeeping_bytes = bytes;
-	ms_retained_init(&(*ret_slot)->retained, (unsigned char *)memory + head, max);
-	ms_policy_init(&(*ret_slot)->policy, (uintptr_t)memory);
+	configure(plan, opts);
+	plan->retained.max = ms_min(budget, plan->capacity_pages);
 	return 0;
+}
+
+/* The struct alone, in whole cache lines. */
+static size_t struct_bytes(void)
+{
+	return (sizeof(struct memslot_slot) + 63) & ~(size_t)63;
+}
+
+size_t ms_slot_head_bytes(const struct memslot_slot *plan)
+{
+	return (struct_bytes() + ms_retained_bytes(plan->retained.max) + 63) & ~(size_t)63;
+}
+
+void ms_slot_place(struct memslot_slot *slot, const struct memslot_slot *plan, void *tables)
+{
+	struct ms_page_run *runs = tables;
+
+	*slot = *plan;
+	slot->exempt.run = runs;
+	slot->protects.run = runs + MS_RUNS_MAX;
+	ms_retained_init(&slot->retained, (unsigned char *)slot + struct_bytes(), plan->retained.max);
+	ms_policy_init(&slot->policy, (uintptr_t)slot);
+	atomic_store(&slot->epoch, ms_fork_epoch());
 }
 
 MS_EXPORT int memslot_slot_create(
 	size_t capacity, const struct memslot_slot_opts *opts, struct memslot_slot **ret_slot)
 {
-	struct memslot_slot plan = {.exact = true}, *slot;
+	struct memslot_slot plan, *slot;
 	struct memslot_slot_opts taken;
 	uint64_t calls = ms_os_calls;
+	void *memory;
+	size_t head;
 	int error;
 
 	if (!ret_slot)
 		return -EINVAL;
-	error = ms_opts_take(&taken, sizeof taken, sizeof taken, SLOT_FLAGS, opts);
+	error = ms_opts_take(&taken, sizeof taken, sizeof taken, MS_SLOT_FLAGS, opts);
 	if (!error)
-		error = check(&taken);
-	if (!error)
-		error = lay_out(&plan, capacity, &taken);
+		error = ms_slot_plan(capacity, &taken, &plan);
 	if (error)
 		return error;
-	configure(&plan, &taken);
-	error = allocate(&plan, taken.copy_budget, &slot);
+	head = ms_slot_head_bytes(&plan);
+	plan.bookkeeping_bytes = head + MS_SLOT_TABLE_BYTES;
+	error = ms_os_reserve(NULL, plan.bookkeeping_bytes, PROT_READ | PROT_WRITE, &memory);
 	if (error)
 		return error;
-	atomic_store(&slot->epoch, ms_fork_epoch());
+	slot = memory;
+	ms_slot_place(slot, &plan, (unsigned char *)memory + head);
 	error = ms_edge_create(slot, taken.base_address);
 	if (error) {
 		ms_os_unmap(slot, slot->bookkeeping_bytes);
@@ -140,6 +158,8 @@ MS_EXPORT int memslot_slot_destroy(struct memslot_slot *slot)
 
 	if (!slot)
 		return 0;
+	if (slot->lender)
+		return -EINVAL;
 	error = ms_state_begin_destroy(slot, &word);
 	if (error)
 		return error;
@@ -177,14 +197,12 @@ MS_EXPORT struct memslot_image *memslot_slot_image(const struct memslot_slot *sl
 
 MS_EXPORT uint32_t memslot_slot_index(const struct memslot_slot *slot)
 {
-	(void)slot; /* a slot of its own */
-	return 0;
+	return slot ? slot->index : 0;
 }
 
 MS_EXPORT uint64_t memslot_slot_ticket(const struct memslot_slot *slot)
 {
-	(void)slot; /* a slot of its own */
-	return 0;
+	return slot ? atomic_load(&slot->ticket) : 0;
 }
 
 MS_EXPORT void memslot_slot_set_user(struct memslot_slot *slot, void *user)

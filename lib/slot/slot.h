@@ -8,7 +8,8 @@
  *   show.c      instantiate, remake, resize         price.c     what this machine charges
  *   scan.c      which pages are private             release.c   give pages back, whatever it takes
  *   restore.c   copy image or zeros into place      capture.c   capture, checkpoint
- *   view.c      protect, exempt, discard, written
+ *   view.c      protect, exempt, discard, written      lend.c    hand-outs of a pool's slots
+ *   verify.c    does it show what it should?
  *
  * Everything inside counts in pages of the slot: page 0 is the first page behind guard_before.
  */
@@ -49,6 +50,11 @@ struct memslot_slot {
 	int (*on_reset)(struct memslot_slot *slot, void *context);
 	void *context;
 
+	/* a pool's slot: see lend.c */
+	struct ms_lender *lender; /* NULL: a slot of its own */
+	uint32_t index;
+	_Atomic(uint64_t) ticket;
+
 	/* any thread: see state.c */
 	_Atomic(uint64_t) word;
 	_Atomic(uint64_t) epoch;
@@ -56,10 +62,11 @@ struct memslot_slot {
 
 	/* what it shows */
 	struct memslot_image *image;  /* NULL: zeros */
-	struct memslot_image *target; /* a reference: what a reset comes back to; image is the same
-				       * but in the middle of a change, where a fork may come */
-	size_t target_pages;	      /* the size a reset comes back to */
-	size_t size_pages;	      /* where the edge is now */
+	_Atomic(struct memslot_image *) target; /* a reference: what a reset comes back to; image is
+						 * the same but in the middle of a change, where a
+						 * fork may come */
+	size_t target_pages;	    /* the size a reset comes back to */
+	_Atomic(size_t) size_pages; /* where the edge is now; read by locate on other threads */
 	bool copied;		     /* the image lies in anonymous memory */
 	bool mixed; /* mappings show something else than image (a checkpoint failed):
 		       nothing may be dropped, only copied or mapped over */
@@ -69,6 +76,8 @@ struct memslot_slot {
 	struct ms_retained retained;
 	bool exact;		/* every private page below the edge or hidden is in the set */
 	struct ms_reading seen; /* no later than the hand-out; thread 0: none */
+	bool confined;		/* this hand-out's promise */
+	bool given_drop;	/* given unseen to another affinity key */
 	bool no_counter;	/* NOHUGEPAGE is not to be had: the counter proves nothing */
 	uint8_t spoilt;		/* readings in a row that moved for nothing */
 	uint16_t pause;		/* resets for which not to ask at all */
@@ -78,6 +87,22 @@ struct memslot_slot {
 	struct memslot_slot_stats stats;
 	void *user;
 };
+
+#define MS_SLOT_FLAGS                                                                              \
+	(MEMSLOT_SLOT_NO_EDGE | MEMSLOT_SLOT_HUGEPAGE | MEMSLOT_SLOT_POPULATE |                    \
+		MEMSLOT_SLOT_DONTFORK | MEMSLOT_SLOT_DONTDUMP | MEMSLOT_SLOT_CONFINED |            \
+		MEMSLOT_SLOT_BOUND)
+
+/* --- slot.c --- */
+/* A slot as it is before it has an address: options checked, sizes laid out. */
+MS_HIDDEN int ms_slot_plan(
+	size_t capacity, const struct memslot_slot_opts *opts, struct memslot_slot *plan);
+/* Bookkeeping of one slot: the struct and the retained set, then (rarely touched) the tables. */
+MS_HIDDEN size_t ms_slot_head_bytes(const struct memslot_slot *plan);
+#define MS_SLOT_TABLE_BYTES (2 * MS_RUNS_MAX * sizeof(struct ms_page_run))
+/* Make the slot in its bookkeeping. */
+MS_HIDDEN void ms_slot_place(
+	struct memslot_slot *slot, const struct memslot_slot *plan, void *tables);
 
 static inline unsigned char *ms_slot_address(const struct memslot_slot *slot, size_t page)
 {
@@ -111,13 +136,30 @@ static inline bool ms_slot_foreign(const struct memslot_slot *slot)
 #define MS_STATE_UNKNOWN (1ull << 52)
 #define MS_STATE_DEAD (1ull << 53)	      /* a child's copy that may not be used */
 #define MS_STATE_CHANGING (1ull << 54)	      /* a call that need not be alone changes the slot */
+#define MS_STATE_AWAY (1ull << 55)	      /* the pool has it: nobody else may begin anything */
+#define MS_STATE_GIVEN (1ull << 56)	      /* handed to a waiter, not yet instantiated */
 
-enum ms_alone { MS_ALONE, MS_ALONE_OR_PINNED, MS_ALONE_EVEN_UNKNOWN, MS_ALONE_UNKNOWN_OR_PINNED };
+/* What a call that must be alone puts up with. */
+#define MS_ALONE 0u
+#define MS_ALONE_PINNED (1u << 0)
+#define MS_ALONE_UNKNOWN (1u << 1)
+#define MS_ALONE_GIVEN (1u << 2)
 
 /* 0, or -ESTALE: the slot is dead or unknown. For calls that need not be alone. */
 MS_HIDDEN int ms_state_usable(struct memslot_slot *slot);
 /* Begin a call that must be alone; the word as it was goes to ret_word. */
-MS_HIDDEN int ms_state_begin(struct memslot_slot *slot, enum ms_alone alone, uint64_t *ret_word);
+MS_HIDDEN int ms_state_begin(struct memslot_slot *slot, uint32_t alone, uint64_t *ret_word);
+/* The pool begins to change a slot that is away: the word as it was. */
+MS_HIDDEN uint64_t ms_state_begin_away(struct memslot_slot *slot);
+/* The slot goes away; held: nothing begins but that, and MS_BACK_HELD. */
+MS_HIDDEN int ms_state_begin_back(struct memslot_slot *slot, uint64_t *ret_word);
+/* End either of the two: the slot is away. */
+MS_HIDDEN void ms_state_end_away(struct memslot_slot *slot, bool unknown);
+/* Hand it out unseen. */
+MS_HIDDEN void ms_state_give(struct memslot_slot *slot);
+/* Away and unknown, whatever it was. */
+MS_HIDDEN void ms_state_lose(struct memslot_slot *slot);
+MS_HIDDEN bool ms_state_unknown(const struct memslot_slot *slot);
 /* The same for destroy: a dead copy may be destroyed whatever holds it had. */
 MS_HIDDEN int ms_state_begin_destroy(struct memslot_slot *slot, uint64_t *ret_word);
 /* A child's copy that may not be used? For calls that change nothing. */
@@ -135,7 +177,53 @@ MS_HIDDEN void ms_state_end(struct memslot_slot *slot, bool unknown);
 /* End a reset or instantiate: runs on_reset. Returns error, or on_reset's. */
 MS_HIDDEN int ms_state_end_reset(struct memslot_slot *slot, int error, bool handed_out);
 
+/* --- lend.c --- */
+/* What a slot knows of its pool. */
+struct ms_lender {
+	/* The last hold of a slot that was released while held is over. */
+	void (*unheld)(struct memslot_slot *slot);
+	_Atomic(uint64_t) learnt; /* by slots of zeros: ms_policy_pack */
+	bool verifies;
+};
+
+enum ms_back {
+	MS_BACK_CLEAN, /* pristine */
+	MS_BACK_DROP,  /* everything in it is to be dropped before it is shown again */
+	MS_BACK_HELD,  /* untouched: lender->unheld comes later */
+};
+
+/* An idle slot begins to show (image, size): what differs, no more. `drop`: nothing resident may
+ * stay. On failure it is unknown. */
+MS_HIDDEN int ms_lend_show(
+	struct memslot_slot *slot, struct memslot_image *image, size_t pages, bool drop);
+/* The same at the first instantiate of a slot that was given unseen. */
+MS_HIDDEN int ms_lend_show_given(
+	struct memslot_slot *slot, struct memslot_image *image, size_t pages, uint64_t word);
+/* Hand it out: runs on_reset. */
+MS_HIDDEN int ms_lend_give(struct memslot_slot *slot);
+/* Hand it to a waiter: the first instantiate does the rest. */
+MS_HIDDEN void ms_lend_give_unseen(struct memslot_slot *slot, bool drop);
+/* Take it back and reset it: enum ms_back, or -errno: unknown then. -EBUSY: a call on it is running,
+ * it is not back. -ESTALE: dead in this child. */
+MS_HIDDEN int ms_lend_back(struct memslot_slot *slot);
+/* Somebody is about to drop everything in an idle slot / has done so. */
+MS_HIDDEN void ms_lend_begin_drop(struct memslot_slot *slot);
+MS_HIDDEN void ms_lend_dropped(struct memslot_slot *slot);
+/* Drop it now; on failure it is unknown. */
+MS_HIDDEN int ms_lend_drop(struct memslot_slot *slot);
+/* Show nothing, keep nothing; on failure it is unknown. */
+MS_HIDDEN int ms_lend_blank(struct memslot_slot *slot);
+/* Pages that a drop of everything has to cover: [0, end). */
+MS_HIDDEN size_t ms_lend_end(const struct memslot_slot *slot);
+/* May it be dropped by somebody else's madvise, together with others? */
+MS_HIDDEN bool ms_lend_droppable(const struct memslot_slot *slot);
+/* --- verify.c --- */
+/* Does every private page show what it should? -EUCLEAN: no. */
+MS_HIDDEN int ms_verify(struct memslot_slot *slot);
+
 /* --- edge.c --- */
+/* What kind of edge: see INVARIANTS 14. */
+MS_HIDDEN enum ms_edge ms_edge_kind(const struct memslot_slot *slot);
 /* Reserve the address space and put the edge at 0. */
 MS_HIDDEN int ms_edge_create(struct memslot_slot *slot, void *base_address);
 MS_HIDDEN int ms_edge_destroy(struct memslot_slot *slot);
@@ -156,6 +244,12 @@ MS_HIDDEN int ms_edge_map_zeros(struct memslot_slot *slot, size_t first, size_t 
 #define MS_EDGE_RW (1 | 2) /* PROT_READ | PROT_WRITE */
 
 /* --- show.c --- */
+/* Make it show (image, size), resetting what was written. `known`: see ms_reset_evidence. */
+struct ms_evidence;
+MS_HIDDEN int ms_show(struct memslot_slot *slot, struct memslot_image *image, size_t pages,
+	uint64_t word, const struct ms_evidence *evidence);
+/* The same for a slot that is pristine. */
+MS_HIDDEN int ms_show_pristine(struct memslot_slot *slot, struct memslot_image *image, size_t pages);
 /* Map an image's extents, inside the edge. */
 MS_HIDDEN int ms_show_map_image(struct memslot_slot *slot, const struct memslot_image *image);
 /* Map zeros where the old image is mapped and the next one (or NULL) is not. */
@@ -188,8 +282,14 @@ struct ms_evidence {
 };
 
 MS_HIDDEN struct ms_evidence ms_reset_evidence(struct memslot_slot *slot, uint64_t word);
+/* Copy the image or zeros over all retained pages below the edge. */
+MS_HIDDEN int ms_reset_retained(struct memslot_slot *slot);
 /* Make [0, edge) pristine; hidden pages may be dropped. */
 MS_HIDDEN int ms_reset_contents(struct memslot_slot *slot, const struct ms_evidence *evidence);
+/* Drop mode: was nothing written since everything was dropped? */
+MS_HIDDEN bool ms_reset_nothing_written(struct memslot_slot *slot, struct ms_evidence *evidence);
+/* At hand-out, before anything is mapped: a lower bound of the thread's fault counter. */
+MS_HIDDEN void ms_reset_take_reading(struct memslot_slot *slot);
 /* After the last step that maps or populates: keep the reading for the next reset. */
 MS_HIDDEN void ms_reset_keep_reading(struct memslot_slot *slot, const struct ms_evidence *evidence);
 /* --- scan.c --- */

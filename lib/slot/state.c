@@ -17,6 +17,8 @@
 
 #include <errno.h>
 
+#define STALE (MS_STATE_DEAD | MS_STATE_UNKNOWN | MS_STATE_GIVEN)
+
 static uint64_t hold_one(uint32_t kind)
 {
 	return kind == MEMSLOT_HOLD_IO ? 1 : 1ull << 24;
@@ -88,7 +90,11 @@ static uint64_t word_now(struct memslot_slot *slot)
 
 int ms_state_usable(struct memslot_slot *slot)
 {
-	return word_now(slot) & (MS_STATE_DEAD | MS_STATE_UNKNOWN) ? -ESTALE : 0;
+	uint64_t word = word_now(slot);
+
+	if (word & STALE)
+		return -ESTALE;
+	return word & MS_STATE_AWAY ? -EBUSY : 0;
 }
 
 bool ms_state_dead(const struct memslot_slot *slot)
@@ -108,9 +114,9 @@ int ms_state_may_grow(struct memslot_slot *slot)
 {
 	uint64_t word = word_now(slot);
 
-	if (word & (MS_STATE_DEAD | MS_STATE_UNKNOWN))
+	if (word & STALE)
 		return -ESTALE;
-	if (word & (MS_STATE_BUSY | MS_STATE_CALLBACK))
+	if (word & (MS_STATE_BUSY | MS_STATE_CALLBACK | MS_STATE_AWAY))
 		return -EBUSY;
 	ms_state_begin_change(slot);
 	return 0;
@@ -120,27 +126,29 @@ int ms_state_may_capture(struct memslot_slot *slot)
 {
 	uint64_t word = word_now(slot);
 
-	if (word & (MS_STATE_DEAD | MS_STATE_UNKNOWN))
+	if (word & STALE)
 		return -ESTALE;
-	return word & (MS_STATE_BUSY | MS_STATE_IO_MASK) ? -EBUSY : 0;
+	return word & (MS_STATE_BUSY | MS_STATE_AWAY | MS_STATE_IO_MASK) ? -EBUSY : 0;
 }
 
-static int refusal(uint64_t word, enum ms_alone alone)
+static int refusal(uint64_t word, uint32_t alone)
 {
-	bool pinned = alone == MS_ALONE_OR_PINNED || alone == MS_ALONE_UNKNOWN_OR_PINNED;
-	bool unknown = alone == MS_ALONE_EVEN_UNKNOWN || alone == MS_ALONE_UNKNOWN_OR_PINNED;
-
 	if (word & MS_STATE_DEAD)
 		return -ESTALE;
-	if (word & (MS_STATE_BUSY | MS_STATE_CALLBACK | MS_STATE_IO_MASK))
+	if (word & (MS_STATE_BUSY | MS_STATE_CALLBACK | MS_STATE_AWAY | MS_STATE_IO_MASK))
 		return -EBUSY;
-	if ((word & MS_STATE_UNKNOWN) && !unknown)
+	if ((word & MS_STATE_GIVEN) && !(alone & MS_ALONE_GIVEN))
+		return -ESTALE;
+	if ((word & MS_STATE_UNKNOWN) && !(alone & MS_ALONE_UNKNOWN))
 		return -ESTALE;
 	/* Remaking maps over the pages: never under a pin. */
-	return (word & MS_STATE_PIN_MASK) && (!pinned || (word & MS_STATE_UNKNOWN)) ? -EBUSY : 0;
+	if ((word & MS_STATE_PIN_MASK) &&
+		(!(alone & MS_ALONE_PINNED) || (word & MS_STATE_UNKNOWN)))
+		return -EBUSY;
+	return 0;
 }
 
-int ms_state_begin(struct memslot_slot *slot, enum ms_alone alone, uint64_t *ret_word)
+int ms_state_begin(struct memslot_slot *slot, uint32_t alone, uint64_t *ret_word)
 {
 	uint64_t word = word_now(slot);
 
@@ -157,7 +165,29 @@ int ms_state_begin_destroy(struct memslot_slot *slot, uint64_t *ret_word)
 {
 	*ret_word = word_now(slot);
 	return *ret_word & MS_STATE_DEAD ? 0
-					 : ms_state_begin(slot, MS_ALONE_EVEN_UNKNOWN, ret_word);
+					 : ms_state_begin(slot, MS_ALONE_UNKNOWN, ret_word);
+}
+
+uint64_t ms_state_begin_away(struct memslot_slot *slot)
+{
+	(void)word_now(slot);
+	return atomic_fetch_or(&slot->word, MS_STATE_BUSY);
+}
+
+int ms_state_begin_back(struct memslot_slot *slot, uint64_t *ret_word)
+{
+	uint64_t word = word_now(slot), held, next;
+
+	do {
+		held = word & (MS_STATE_IO_MASK | MS_STATE_PIN_MASK);
+		if (word & MS_STATE_DEAD)
+			return -ESTALE;
+		if (word & (MS_STATE_BUSY | MS_STATE_CALLBACK | MS_STATE_CHANGING))
+			return -EBUSY;
+		next = word | MS_STATE_AWAY | (held ? 0 : MS_STATE_BUSY);
+	} while (!atomic_compare_exchange_weak(&slot->word, &word, next));
+	*ret_word = word;
+	return held ? MS_BACK_HELD : 0;
 }
 
 static void end(struct memslot_slot *slot, uint64_t cleared, bool unknown)
@@ -177,6 +207,28 @@ void ms_state_end_change(struct memslot_slot *slot, bool unknown)
 void ms_state_end(struct memslot_slot *slot, bool unknown)
 {
 	end(slot, MS_STATE_BUSY, unknown);
+}
+
+void ms_state_end_away(struct memslot_slot *slot, bool unknown)
+{
+	end(slot, MS_STATE_BUSY | MS_STATE_TOUCHED | (unknown ? 0 : MS_STATE_UNKNOWN), unknown);
+}
+
+void ms_state_give(struct memslot_slot *slot)
+{
+	atomic_fetch_or(&slot->word, MS_STATE_GIVEN);
+	end(slot, MS_STATE_AWAY | MS_STATE_UNCONFINED, false);
+}
+
+void ms_state_lose(struct memslot_slot *slot)
+{
+	atomic_fetch_or(&slot->word, MS_STATE_AWAY);
+	end(slot, MS_STATE_GIVEN, true);
+}
+
+bool ms_state_unknown(const struct memslot_slot *slot)
+{
+	return atomic_load(&slot->word) & MS_STATE_UNKNOWN;
 }
 
 /* It is the tenant's slot now: holds are legal, but nothing that must be alone is. */
@@ -205,7 +257,7 @@ int ms_state_end_reset(struct memslot_slot *slot, int error, bool handed_out)
 	if (!(atomic_load(&slot->word) & MS_STATE_PIN_MASK))
 		cleared |= MS_STATE_TOUCHED;
 	if (handed_out)
-		cleared |= MS_STATE_UNCONFINED;
+		cleared |= MS_STATE_UNCONFINED | MS_STATE_AWAY | MS_STATE_GIVEN;
 	if (slot->on_reset)
 		return run_on_reset(slot, cleared);
 	atomic_fetch_and(&slot->word, ~cleared);
@@ -220,9 +272,9 @@ MS_EXPORT int memslot_slot_hold(struct memslot_slot *slot, uint32_t kind)
 		return -EINVAL;
 	word = word_now(slot);
 	do {
-		if (word & (MS_STATE_DEAD | MS_STATE_UNKNOWN))
+		if (word & STALE)
 			return -ESTALE;
-		if (word & MS_STATE_BUSY)
+		if (word & (MS_STATE_BUSY | MS_STATE_AWAY))
 			return -EBUSY;
 		if ((word & hold_mask(kind)) == hold_mask(kind))
 			return -EMSGSIZE;
@@ -233,7 +285,7 @@ MS_EXPORT int memslot_slot_hold(struct memslot_slot *slot, uint32_t kind)
 
 MS_EXPORT int memslot_slot_unhold(struct memslot_slot *slot, uint32_t kind)
 {
-	uint64_t word;
+	uint64_t word, next;
 
 	if (!hold_valid(slot, kind))
 		return -EINVAL;
@@ -243,7 +295,10 @@ MS_EXPORT int memslot_slot_unhold(struct memslot_slot *slot, uint32_t kind)
 			return -ESTALE;
 		if (!(word & hold_mask(kind)))
 			return -EINVAL;
-	} while (!atomic_compare_exchange_weak(&slot->word, &word, word - hold_one(kind)));
+		next = word - hold_one(kind);
+	} while (!atomic_compare_exchange_weak(&slot->word, &word, next));
+	if ((next & MS_STATE_AWAY) && !(next & (MS_STATE_IO_MASK | MS_STATE_PIN_MASK)))
+		slot->lender->unheld(slot); /* the last thing done with the slot */
 	return 0;
 }
 

@@ -57,8 +57,12 @@ static int whole_pages(const struct memslot_slot *slot, size_t offset, size_t si
 static int change_protection(
 	struct memslot_slot *slot, size_t first, size_t end, int prot, bool *ret_unknown)
 {
-	struct ms_runs before = slot->protects;
-	int error = prot == MS_EDGE_RW ? ms_runs_clear(&slot->protects, first, end)
+	struct ms_page_run before[MS_RUNS_MAX];
+	size_t count = slot->protects.count;
+	int error;
+
+	memcpy(before, slot->protects.run, count * sizeof before[0]);
+	error = prot == MS_EDGE_RW ? ms_runs_clear(&slot->protects, first, end)
 				       : ms_runs_set(&slot->protects, first, end, (uint32_t)prot);
 
 	if (error)
@@ -67,7 +71,8 @@ static int change_protection(
 	if (!error)
 		return 0;
 	/* A part may be done: back to what it was, or nobody knows. */
-	slot->protects = before;
+	slot->protects.count = count;
+	memcpy(slot->protects.run, before, count * sizeof before[0]);
 	*ret_unknown = ms_os_protect(ms_slot_address(slot, first), ms_pages_to_bytes(end - first),
 			       MS_EDGE_RW) ||
 		       ms_view_put_back(slot, first, end);

@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * manage.c - what happens to slots while nobody has them.
+ *
+ * Invariant: whatever takes a slot off the shelf here moves it to FLUSHING first (prewarm: TRANSIT),
+ * works on it without the lock, and settles it, so that acquire, release and fork see it as gone for
+ * a while and nothing else. Walks over all seats give the lock up every few hundred.
+ */
+#include "pool/pool.h"
+
+#include "base/fork.h"
+#include "base/opts.h"
+
+#include <errno.h>
+#include <stddef.h>
+
+#define WALK 256
+
+static int settle(struct memslot_pool *pool, uint32_t name, enum ms_return how)
+{
+	struct ms_wake wake;
+	int error = ms_pool_enter(pool);
+
+	if (error)
+		return error;
+	wake = ms_pool_settle(pool, name, how);
+	ms_pool_leave(pool);
+	ms_pool_wake(pool, wake);
+	return 0;
+}
+
+/* A slot that is FLUSHING becomes cold. */
+static int chill(struct memslot_pool *pool, uint32_t name)
+{
+	int error = ms_lend_blank(ms_pool_slot(pool, name));
+
+	return settle(pool, name, error ? MS_RETURN_SICK : MS_RETURN_COLD);
+}
+
+/* --- holds --- */
+
+void ms_manage_unheld(struct memslot_slot *slot)
+{
+	struct memslot_pool *pool = (struct memslot_pool *)((unsigned char *)slot->lender -
+							    offsetof(struct memslot_pool, lender));
+	uint32_t name = slot->index + 1;
+	struct ms_seat *seat = ms_pool_seat(pool, name);
+	struct ms_wake wake = {NULL, -1};
+
+	if (ms_pool_enter(pool))
+		return;
+	if (ms_pool_place(seat) == MS_PLACE_HELD) {
+		ms_shelf_take_away(pool, name);
+		ms_state_lose(slot);
+		wake = ms_pool_settle(pool, name, MS_RETURN_SICK);
+	} else {
+		seat->unheld = true; /* release is on its way to the list */
+	}
+	ms_pool_leave(pool);
+	ms_pool_wake(pool, wake);
+}
+
+/* --- quarantine --- */
+
+void ms_manage_heal(struct memslot_pool *pool)
+{
+	uint32_t name, left = 0;
+
+	if (ms_pool_enter(pool))
+		return;
+	left = pool->sick.count;
+	ms_pool_leave(pool);
+	for (; left; left--) {
+		if (ms_pool_enter(pool))
+			return;
+		name = pool->sick.last; /* who fails again goes to the front */
+		if (name)
+			ms_shelf_take_away(pool, name);
+		ms_pool_leave(pool);
+		if (!name || ms_pool_make(pool, name) || chill(pool, name))
+			return;
+	}
+}
+
+/* --- memory --- */
+
+MS_EXPORT int memslot_pool_flush(struct memslot_pool *pool)
+{
+	struct ms_batch batch;
+	int error;
+
+	if (!pool)
+		return -EINVAL;
+	error = ms_pool_enter(pool);
+	if (error)
+		return error;
+	ms_queue_take(pool, &batch);
+	ms_pool_leave(pool);
+	ms_queue_flush(pool, &batch, true);
+	ms_manage_heal(pool);
+	return 0;
+}
+
+/* Under the lock: the least recently used, until the rest is below the target. */
+static void take_residents(struct memslot_pool *pool, size_t target_pages, struct ms_batch *batch)
+{
+	batch->count = 0;
+	while (pool->resident_pages > target_pages && pool->resident.last &&
+		batch->count < MS_QUEUE_BATCH) {
+		batch->name[batch->count++] = pool->resident.last;
+		ms_shelf_take_away(pool, pool->resident.last);
+	}
+}
+
+MS_EXPORT int memslot_pool_trim(
+	struct memslot_pool *pool, size_t resident_target, size_t *ret_resident)
+{
+	struct ms_batch batch;
+	size_t pages, rounds = 0;
+	int error;
+
+	if (!pool)
+		return -EINVAL;
+	do { /* locked pages stay, so not for ever */
+		error = ms_pool_enter(pool);
+		if (error)
+			return error;
+		take_residents(pool, ms_bytes_to_pages(resident_target), &batch);
+		pages = pool->resident_pages;
+		ms_pool_leave(pool);
+		if (batch.count)
+			ms_queue_flush(pool, &batch, false);
+	} while (batch.count == MS_QUEUE_BATCH && ++rounds <= pool->count / MS_QUEUE_BATCH);
+	if (ret_resident)
+		*ret_resident = ms_pages_to_bytes(pages);
+	return 0;
+}
+
+static int age(struct memslot_pool *pool)
+{
+	uint64_t now = ms_os_clock_ns();
+
+	if (pool->max_age_ns == UINT64_MAX)
+		return 0;
+	for (;;) {
+		uint32_t name;
+		int error = ms_pool_enter(pool);
+		if (error)
+			return error;
+		name = pool->warm.last;
+		if (name && now - ms_pool_seat(pool, name)->since_ns < pool->max_age_ns)
+			name = 0;
+		if (name)
+			ms_shelf_take_away(pool, name);
+		ms_pool_leave(pool);
+		if (!name)
+			return 0;
+		error = chill(pool, name);
+		if (error)
+			return error;
+	}
+}
+
+MS_EXPORT int memslot_pool_maintain(struct memslot_pool *pool)
+{
+	int error = memslot_pool_flush(pool);
+
+	return error ? error : age(pool);
+}
+
+/* --- images --- */
+
+/* One step of forget over a seat: true: it was taken, and must go cold. */
+static bool forget_seat(struct memslot_pool *pool, uint32_t name, const struct memslot_image *image,
+	uint32_t *out, bool *again)
+{
+	struct ms_seat *seat = ms_pool_seat(pool, name);
+	bool asked = seat->image == image;
+
+	switch (ms_pool_place(seat)) {
+	case MS_PLACE_WARM:
+	case MS_PLACE_QUEUED:
+		if (!asked)
+			return false;
+		ms_shelf_take_away(pool, name);
+		return true;
+	case MS_PLACE_FLUSHING:
+		*again |= asked; /* somebody else's: wait for it */
+		return false;
+	case MS_PLACE_OUT:
+		asked |= ms_pool_slot(pool, name)->target == image;
+		/* fall through */
+	case MS_PLACE_TRANSIT:
+	case MS_PLACE_HELD:
+		seat->forgotten |= asked;
+		*out += asked;
+		return false;
+	default:
+		return false;
+	}
+}
+
+/* One walk over all seats. */
+static int forget_all(struct memslot_pool *pool, const struct memslot_image *image,
+	uint32_t *ret_out, bool *ret_again)
+{
+	*ret_out = 0;
+	*ret_again = false;
+	for (uint32_t from = 1; from <= pool->count; from += WALK) {
+		uint32_t name[WALK], count = 0, end;
+		int error = ms_pool_enter(pool);
+		if (error)
+			return error;
+		end = (uint32_t)ms_min(from + WALK, pool->fresh + (uint64_t)1);
+		for (uint32_t i = from; i < end; i++) {
+			if (forget_seat(pool, i, image, ret_out, ret_again))
+				name[count++] = i;
+		}
+		ms_pool_leave(pool);
+		for (uint32_t i = 0; i < count; i++) {
+			error = chill(pool, name[i]);
+			if (error)
+				return error;
+		}
+		if (end < from + WALK)
+			break;
+	}
+	return 0;
+}
+
+MS_EXPORT int memslot_pool_forget(
+	struct memslot_pool *pool, struct memslot_image *image, uint32_t *ret_out)
+{
+	uint32_t out;
+	bool again;
+	int error;
+
+	if (!pool)
+		return -EINVAL;
+	while ((error = forget_all(pool, image, &out, &again)) == 0 && again)
+		ms_os_yield();
+	if (!error && ret_out)
+		*ret_out = out;
+	return error;
+}
+
+/* A cold slot, in TRANSIT; 0: none. */
+static uint32_t take_cold(struct memslot_pool *pool, struct memslot_image *image)
+{
+	uint32_t name = ms_shelf_next_cold(pool);
+	struct ms_seat *seat;
+
+	if (!name)
+		return 0;
+	ms_shelf_take(pool, name);
+	seat = ms_pool_seat(pool, name);
+	seat->image = image;
+	seat->key = 0;
+	seat->thread = ms_counter_thread();
+	ms_pool_move(seat, MS_PLACE_TRANSIT);
+	pool->live++;
+	return name;
+}
+
+static int prewarm_one(struct memslot_pool *pool, const struct ms_request *request, bool *ret_done)
+{
+	uint32_t name;
+	int error = ms_pool_enter(pool);
+
+	if (error)
+		return error;
+	name = take_cold(pool, request->image);
+	ms_pool_leave(pool);
+	*ret_done = name == 0;
+	if (!name)
+		return 0;
+	error = ms_pool_make(pool, name);
+	if (!error) {
+		struct memslot_slot *slot = ms_pool_slot(pool, name);
+		slot->confined = false;
+		slot->populated = false;
+		error = ms_lend_show(slot, request->image, request->pages, false);
+	}
+	ms_pool_shelve(pool, name, error ? MS_RETURN_SICK : MS_RETURN_CLEAN);
+	return error;
+}
+
+MS_EXPORT int memslot_pool_prewarm(struct memslot_pool *pool, struct memslot_image *image,
+	size_t size, uint32_t count, uint32_t *ret_count)
+{
+	struct ms_request request;
+	uint32_t made = 0;
+	bool done = false;
+	int error;
+
+	if (!pool || (image && image->base_address))
+		return -EINVAL;
+	error = ms_pool_request(pool, image, size, NULL, &request);
+	if (error)
+		return error;
+	while (!error && made < count) {
+		error = prewarm_one(pool, &request, &done);
+		if (error || done)
+			break;
+		made++;
+	}
+	if (ret_count)
+		*ret_count = made;
+	return error;
+}
+
+/* --- counters --- */
+
+MS_EXPORT int memslot_pool_stats(
+	const struct memslot_pool *pool, struct memslot_pool_stats *ret_stats)
+{
+	struct memslot_pool *locked = (struct memslot_pool *)(uintptr_t)pool;
+	struct memslot_pool_stats stats;
+	int error;
+
+	if (!pool || !ret_stats)
+		return -EINVAL;
+	error = ms_pool_enter(locked);
+	stats = pool->stats;
+	stats.capacity_count = pool->count;
+	stats.live = pool->live;
+	stats.idle_warm = pool->warm.count;
+	stats.idle_cold = pool->cold.count + (pool->count - pool->fresh);
+	stats.held = pool->held.count;
+	stats.queued = pool->queued.count;
+	stats.quarantined = (uint64_t)pool->sick.count + pool->lost.count;
+	stats.resident_bytes = ms_pages_to_bytes(pool->resident_pages);
+	stats.image_bytes = ms_pages_to_bytes(pool->image_pages);
+	stats.slots.retained_pages = pool->resident_pages;
+	if (!error)
+		ms_pool_leave(locked);
+	return ms_opts_give(ret_stats, &stats, sizeof stats);
+}
