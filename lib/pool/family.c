@@ -16,19 +16,24 @@
 #define ADOPTING (1ull << 63) /* in pool->epoch: a thread of that process is at it */
 
 static struct ms_lock family_lock;
+static bool family_fork_locked;
 static struct memslot_pool *family; /* by address */
+
+/* Not when it is the thread's own: a signal handler that interrupted a call may fork. */
+static bool take(struct ms_lock *lock)
+{
+	bool own = atomic_load(&lock->thread) == ms_counter_thread();
+
+	if (!own)
+		ms_lock_take(lock);
+	return !own;
+}
 
 static void take_all(void)
 {
-	uint64_t me = ms_counter_thread();
-
-	ms_lock_take(&family_lock);
-	for (struct memslot_pool *pool = family; pool; pool = pool->next) {
-		/* A signal handler that interrupted a pool's call may fork: the lock is its own. */
-		pool->fork_locked = atomic_load(&pool->lock.thread) != me;
-		if (pool->fork_locked)
-			ms_lock_take(&pool->lock);
-	}
+	family_fork_locked = take(&family_lock);
+	for (struct memslot_pool *pool = family; pool; pool = pool->next)
+		pool->fork_locked = take(&pool->lock);
 }
 
 static void release_all(void)
@@ -37,7 +42,8 @@ static void release_all(void)
 		if (pool->fork_locked)
 			ms_lock_release(&pool->lock);
 	}
-	ms_lock_release(&family_lock);
+	if (family_fork_locked)
+		ms_lock_release(&family_lock);
 }
 
 /* Nobody waits here: a word that says so is the parent's. */
@@ -53,7 +59,8 @@ static void release_in_child(void)
 		if (pool->fork_locked)
 			forget_lock(&pool->lock);
 	}
-	forget_lock(&family_lock);
+	if (family_fork_locked)
+		forget_lock(&family_lock);
 }
 
 __attribute__((constructor)) static void family_init(void)

@@ -18,6 +18,7 @@
 /* After this many readings in a row that moved though nothing new was written, stop asking. */
 #define SPOILT_MAX 8
 #define SPOILT_PAUSE 64
+#define OWN_READINGS 64
 
 static int restore_unless_exempt(struct memslot_slot *slot, size_t first, size_t end)
 {
@@ -123,8 +124,12 @@ void ms_reset_take_reading(struct memslot_slot *slot)
 	slot->seen.thread = 0;
 	if (!evidence.confined || slot->pause || slot->reset_method == MEMSLOT_RESET_SCAN)
 		return;
-	/* The thread's last reading will do, unless its faults since then spoilt it before. */
-	if (!slot->spoilt)
+	/* The thread's last reading will do, unless its faults between hand-outs spoil it. */
+	if (slot->spoilt)
+		slot->own_readings = OWN_READINGS;
+	if (slot->own_readings)
+		slot->own_readings--;
+	else
 		slot->seen = ms_counter_last();
 	if (slot->seen.thread == 0 && ms_counter_read(&slot->seen))
 		slot->seen.thread = 0;

@@ -80,6 +80,7 @@ struct memslot_slot {
 	bool given_drop;	/* given unseen to another affinity key */
 	bool no_counter;	/* NOHUGEPAGE is not to be had: the counter proves nothing */
 	uint8_t spoilt;		/* readings in a row that moved for nothing */
+	uint8_t own_readings;	/* hand-outs for which the thread's last reading will not do */
 	uint16_t pause;		/* resets for which not to ask at all */
 	struct ms_runs exempt, protects;
 
