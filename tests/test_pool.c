@@ -793,6 +793,91 @@ START_TEST(a_fresh_slot_starts_with_what_others_learnt)
 }
 END_TEST
 
+START_TEST(small_images_that_stay_do_not_hide_what_can_go)
+{
+	struct memslot_image *small = image_of(0, 2, 4);
+	struct memslot_pool_opts opts =
+			MEMSLOT_OPTS(memslot_pool_opts, .reset_method = MEMSLOT_RESET_SCAN);
+	struct memslot_pool *pool = pool_new(100, &opts);
+	size_t left = 0;
+
+	NEED_FEATURE("pagemap_scan");
+	NEED_FEATURE("dontneed");
+	for (int i = 0; i < 2; i++) { /* the ones with little go to the end of the list */
+		struct memslot_slot *slots[100];
+		for (int j = 0; j < 100; j++) {
+			slots[j] = acquire(pool, j < 70 ? small : NULL);
+			dirty_pages(slots[j], 0, j < 70 ? 2 : 10, 1);
+		}
+		for (int j = 0; j < 100; j++)
+			release(pool, slots[j]);
+	}
+	ck_assert_uint_eq(pool_stats(pool).resident_bytes, PAGES(70 * 2 + 30 * 10));
+	ck_assert_int_eq(memslot_pool_trim(pool, 0, &left), 0);
+	ck_assert_uint_eq(left, PAGES(70 * 2));
+	ck_assert_uint_eq(pool_stats(pool).resident_bytes, PAGES(70 * 2));
+	memslot_image_unref(small);
+	pool_destroy(pool);
+}
+END_TEST
+
+START_TEST(trimmed_slots_are_as_old_as_they_were)
+{
+	struct memslot_pool_opts opts = MEMSLOT_OPTS(memslot_pool_opts, .max_age_ms = 60,
+			.reset_method = MEMSLOT_RESET_SCAN);
+	struct memslot_pool *pool = pool_new(4, &opts);
+
+	use_all(pool, 4, NULL);
+	usleep(50000);
+	ck_assert_int_eq(memslot_pool_trim(pool, 0, NULL), 0);
+	usleep(50000);
+	ck_assert_int_eq(memslot_pool_maintain(pool), 0);
+	ck_assert_uint_eq(pool_stats(pool).idle_warm, 0);
+	pool_destroy(pool);
+}
+END_TEST
+
+START_TEST(what_is_queued_is_flushed_for_a_bound_image_and_for_order)
+{
+	struct memslot_pool_opts opts = MEMSLOT_OPTS(memslot_pool_opts, .flags = MEMSLOT_SLOT_BOUND,
+			.reset_method = MEMSLOT_RESET_DROP);
+	struct memslot_pool *pool = pool_new(3, &opts);
+	struct memslot_image *image;
+	struct memslot_slot *s[3];
+
+	for (int i = 0; i < 3; i++)
+		s[i] = acquire(pool, NULL);
+	dirty_all(s[0]);
+	ck_assert_int_eq(memslot_slot_capture(s[0], NULL, &image), 0);
+	for (int i = 0; i < 3; i++) {
+		dirty_all(s[i]);
+		release(pool, s[i]);
+	}
+	ck_assert_ptr_eq(acquire(pool, image), s[0]);
+	ck_assert_ptr_eq(acquire(pool, NULL), s[2]); /* the last one released */
+	memslot_image_unref(image);
+	/* Nobody else has the image: it is let go, and the slot is cold. */
+	release(pool, s[0]);
+	ck_assert_uint_eq(pool_stats(pool).idle_cold, 1);
+	release(pool, s[2]);
+	ck_assert_int_eq(memslot_pool_flush(pool), 0);
+	pool_destroy(pool);
+}
+END_TEST
+
+START_TEST(no_time_is_no_waiting)
+{
+	struct memslot_acquire_opts take =
+			MEMSLOT_OPTS(memslot_acquire_opts, .timeout_ns = MEMSLOT_NONE);
+	struct memslot_pool *pool = pool_new(1, NULL);
+	struct memslot_slot *slot = acquire(pool, NULL), *other;
+
+	ck_assert_int_eq(memslot_pool_acquire(pool, NULL, PAGES(1), &take, &other), -EAGAIN);
+	release(pool, slot);
+	pool_destroy(pool);
+}
+END_TEST
+
 /* --- where is this address? --- */
 
 START_TEST(every_address_is_located)
@@ -895,6 +980,31 @@ START_TEST(verify_finds_what_was_written_to_an_idle_slot)
 }
 END_TEST
 
+/* There is no other slot to give: it is made anew. */
+START_TEST(verify_remakes_a_waiters_slot)
+{
+	struct memslot_pool_opts opts = edge_opts(_i);
+	struct memslot_slot_waiter waiter = waiter_new(NULL, 0);
+	struct memslot_pool *pool;
+	struct memslot_slot *slot;
+
+	opts.flags |= MEMSLOT_POOL_VERIFY;
+	pool = pool_new(1, &opts);
+	slot = acquire(pool, NULL);
+	dirty_all(slot);
+	release(pool, slot);
+	ck_assert_int_eq(memslot_pool_flush(pool), 0);
+	base_of(slot)[7] ^= 1;
+	ck_assert_int_eq(memslot_pool_wait(pool, &waiter), 0);
+	ck_assert_int_eq(memslot_slot_instantiate(waiter.slot, NULL, CAPACITY), 0);
+	assert_zeros(waiter.slot, CAPACITY);
+	release(pool, waiter.slot);
+	ck_assert_uint_eq(pool_stats(pool).verify_failures, 1);
+	close(waiter.event_fd);
+	pool_destroy(pool);
+}
+END_TEST
+
 Suite *test_suite(void)
 {
 	Suite *suite = suite_create("pool");
@@ -923,6 +1033,11 @@ Suite *test_suite(void)
 	tcase_add_test(memory, trim_gives_back_the_least_recently_used_first);
 	tcase_add_loop_test(memory, prewarmed_slots_show_the_image, 0, 2);
 	tcase_add_loop_test(memory, invariant_26_a_forgotten_image_is_shown_nowhere, 0, 6);
+	tcase_add_test(memory, small_images_that_stay_do_not_hide_what_can_go);
+	tcase_add_test(memory, trimmed_slots_are_as_old_as_they_were);
+	tcase_add_test(memory, what_is_queued_is_flushed_for_a_bound_image_and_for_order);
+	tcase_add_test(full, no_time_is_no_waiting);
+	tcase_add_loop_test(failures, verify_remakes_a_waiters_slot, 0, 3);
 	tcase_add_test(memory, maintain_makes_old_slots_cold);
 	tcase_add_test(memory, a_checkpoints_image_that_nobody_has_is_let_go);
 	tcase_add_test(memory, a_fresh_slot_starts_with_what_others_learnt);

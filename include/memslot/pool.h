@@ -44,8 +44,9 @@ struct memslot_pool;
  * flags             MEMSLOT_SLOT_* for every slot, MEMSLOT_POOL_*; CONFINED: for every hand-out
  * reserve, guard_before, guard_after, copy_budget, reset_method, on_reset, context
  *                   as in memslot_slot_opts; guard_before once for each reservation
- * idle_budget       bytes that idle slots may keep resident together; default 256 MiB; MEMSLOT_NONE:
- *                   none; MEMSLOT_UNLIMITED. May be exceeded by one slot for each thread in release
+ * idle_budget       bytes that warm slots may keep resident together; default 256 MiB; MEMSLOT_NONE:
+ *                   none; MEMSLOT_UNLIMITED. Images copied into slots stay, and it may be exceeded by
+ *                   one slot for each thread in release
  * max_warm          idle slots that may be warm before acquire reuses one of them for another image
  *                   instead of a cold one; default unlimited; MEMSLOT_NONE: 0
  * drop_batch_bytes  queued drops are flushed when they come to so many bytes; default 64 MiB
@@ -138,7 +139,8 @@ struct memslot_plan {
 /*
  * slots              sums over all slots, as of their last release; private_pages and last_method 0
  * capacity_count     slots there are
- * live               out, or on their way in or out
+ * live               out, or on their way in or out. Those in flush, trim, forget or maintain are in
+ *                    none of these
  * idle_warm, idle_cold
  * held               released while held
  * queued             waiting to be dropped together
@@ -146,8 +148,8 @@ struct memslot_plan {
  * waiters, waits     waiting now; that ever had to wait
  * resident_bytes     kept by idle slots
  * image_bytes        of the images that warm slots show, once for each affinity key
- * affinity_hits      acquires that found a warm slot of their image and key
- * exhausted          acquires that ended without a slot
+ * affinity_hits      acquires that found a warm slot of their image and key; bound images not counted
+ * exhausted          acquires that ended with -EAGAIN or -ETIMEDOUT
  * verify_failures    see MEMSLOT_POOL_VERIFY
  */
 struct memslot_pool_stats {
@@ -179,6 +181,8 @@ int memslot_pool_destroy(struct memslot_pool *pool);
 
 /*
  * Take a slot that shows an image: contents, size and protections as after memslot_slot_instantiate.
+ * An image that nobody else refers to when its slot is released (a checkpoint's) is let go, and the
+ * slot goes cold.
  *   image     NULL: zeros. A bound image gets the one slot at its address
  *   size      at least the image's end, at most capacity
  *   opts      NULL: defaults
@@ -198,8 +202,8 @@ int memslot_pool_acquire(struct memslot_pool *pool, struct memslot_image *image,
 /*
  * Give a slot back, from any thread. 0: the slot is the pool's again, whatever its reset did.
  * Cost:   a reset; or nothing, and a share of one process_madvise(2) for many slots.
- * Errors: -EINVAL not a slot of this pool; -ESTALE not out; -EBUSY from on_reset, or another call on
- *         the slot is running
+ * Errors: -EINVAL not a slot of this pool; -ESTALE not out, or not yet (on_reset of an acquire); -EBUSY
+ *         another call on the slot is running (on_reset of one in hand)
  */
 int memslot_pool_release(struct memslot_pool *pool, struct memslot_slot *slot);
 
@@ -215,8 +219,8 @@ int memslot_pool_release_ticket(struct memslot_pool *pool, struct memslot_slot *
  * Queue for a slot, behind who waits already. The slot that comes is out, but *unknown* until its
  * owner calls memslot_slot_instantiate, with any image and size that fit; if that fails it stays out.
  *   waiter  with size, event_fd, image, slot_size and opts set, the rest zero
- * Errors: -EINVAL no event_fd, a bound image, unknown flags; -EMSGSIZE as acquire; -EALREADY queued
- *         already
+ * Errors: -EINVAL no event_fd, a bound image, unknown flags; -EMSGSIZE size beyond capacity, image
+ *         beyond size; -EALREADY queued already; -E2BIG a waiter from a newer header
  */
 int memslot_pool_wait(struct memslot_pool *pool, struct memslot_slot_waiter *waiter);
 
@@ -239,7 +243,7 @@ int memslot_pool_prewarm(struct memslot_pool *pool, struct memslot_image *image,
  * No idle slot shows the image any more when this returns, and slots that are out with it go cold
  * when they come back. Later acquires are not affected.
  *   image    NULL: slots of zeros
- *   ret_out  how many are out or on their way; may be NULL
+ *   ret_out  how many are out, on their way, or held; may be NULL
  * Errors: none of its own
  */
 int memslot_pool_forget(struct memslot_pool *pool, struct memslot_image *image, uint32_t *ret_out);

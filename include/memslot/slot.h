@@ -289,12 +289,12 @@ size_t memslot_slot_capacity(const struct memslot_slot *slot);
  * zeros. Errors: none */
 struct memslot_image *memslot_slot_image(const struct memslot_slot *slot);
 
-/* Its number in its pool, from 0; 0 for a slot of its own. For pools, which come in a later version.
+/* Its number in its pool, from 0; 0 for a slot of its own. The same for its whole life.
  * Errors: none */
 uint32_t memslot_slot_index(const struct memslot_slot *slot);
 
-/* A number for this hand-out of a pool's slot; 0 for a slot of its own. For pools, which come in a
- * later version. Errors: none */
+/* A number for this hand-out of a pool's slot, new at each; 0 for a slot of its own.
+ * Errors: none */
 uint64_t memslot_slot_ticket(const struct memslot_slot *slot);
 
 /* Keep a pointer of the caller's with the slot. Errors: none */

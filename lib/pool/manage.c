@@ -128,9 +128,8 @@ MS_EXPORT int memslot_pool_trim(
 		take_residents(pool, ms_bytes_to_pages(resident_target), &batch);
 		pages = pool->resident_pages;
 		ms_pool_leave(pool);
-		if (batch.count)
-			ms_queue_flush(pool, &batch, false);
-	} while (batch.count == MS_QUEUE_BATCH && ++rounds <= pool->count / MS_QUEUE_BATCH);
+		ms_queue_flush(pool, &batch, false);
+	} while (batch.count && ++rounds <= pool->count / MS_QUEUE_BATCH + 1);
 	if (ret_resident)
 		*ret_resident = ms_pages_to_bytes(pages);
 	return 0;
@@ -282,7 +281,7 @@ static int prewarm_one(struct memslot_pool *pool, const struct ms_request *reque
 		error = ms_lend_show(slot, request->image, request->pages, false);
 	}
 	ms_pool_shelve(pool, name, error ? MS_RETURN_SICK : MS_RETURN_CLEAN);
-	return error;
+	return error == -EUCLEAN ? 0 : error; /* quarantined: others are tried */
 }
 
 MS_EXPORT int memslot_pool_prewarm(struct memslot_pool *pool, struct memslot_image *image,

@@ -243,6 +243,8 @@ static int claim_bound(struct memslot_pool *pool, const struct ms_request *reque
 		ms_shelf_put_cold(pool, pool->fresh);
 	}
 	place = ms_pool_place(ms_pool_seat(pool, name));
+	if (place == MS_PLACE_QUEUED)
+		return -EAGAIN; /* after a flush */
 	if (place != MS_PLACE_COLD && place != MS_PLACE_WARM && place != MS_PLACE_SICK)
 		return -EBUSY;
 	claim(pool, name, request, ret_drop);
@@ -287,47 +289,65 @@ static int hand_out(struct memslot_pool *pool, uint32_t name, const struct ms_re
 		if (error)
 			ms_state_lose(slot);
 	}
-	if (!error)
+	if (!error) {
+		/* A child forked in the first steps of release must not take it for its own. */
+		ms_pool_seat(pool, name)->thread = 0;
 		ms_pool_move(ms_pool_seat(pool, name), MS_PLACE_OUT);
+	}
 	return error;
 }
 
-/* A slot in TRANSIT, by whatever means; 0 and no name: there was none in time. */
-static int get(struct memslot_pool *pool, const struct ms_request *request,
-	const struct memslot_acquire_opts *opts, uint32_t *ret_name, bool *ret_drop)
+/* A slot in TRANSIT from the shelf, after a flush of the pool's own queue if that helps; -EAGAIN: none,
+ * and the lock is not left. */
+static int get_now(struct memslot_pool *pool, const struct ms_request *request, uint32_t *ret_name,
+	bool *ret_drop)
 {
-	struct memslot_slot_waiter waiter = {.event_fd = -1, .image = request->image,
-		.slot_size = ms_counter_thread() /* who will be at the slot, when served */};
-	uint64_t timeout_ns = opts ? opts->timeout_ns : 0;
-	struct ms_batch batch = {.count = 0};
+	bool bound = request->image && request->image->base_address;
+	struct ms_batch batch;
 	int error;
 
 	for (;;) {
 		error = ms_pool_enter(pool);
 		if (error)
 			return error;
-		if (request->image && request->image->base_address) {
+		*ret_name = 0;
+		if (bound)
 			error = claim_bound(pool, request, ret_name, ret_drop);
+		else if (!pool->first_waiter)
+			*ret_name = ms_pool_claim(pool, request, ret_drop);
+		if (*ret_name || (error && error != -EAGAIN)) {
 			ms_pool_leave(pool);
 			return error;
 		}
-		*ret_name = pool->first_waiter ? 0 : ms_pool_claim(pool, request, ret_drop);
-		if (*ret_name || pool->first_waiter || !pool->queued.first)
-			break;
+		if (!pool->queued.first || (pool->first_waiter && !bound))
+			return -EAGAIN;
 		ms_queue_take(pool, &batch);
 		ms_pool_leave(pool);
 		ms_queue_flush(pool, &batch, true);
 	}
-	if (*ret_name == 0 && timeout_ns) {
+}
+
+/* A slot in TRANSIT, now or within the time. */
+static int get(struct memslot_pool *pool, const struct ms_request *request,
+	const struct memslot_acquire_opts *opts, uint32_t *ret_name, bool *ret_drop)
+{
+	struct memslot_slot_waiter waiter = {.event_fd = -1, .image = request->image,
+		.slot_size = ms_counter_thread() /* who will be at the slot, when served */};
+	uint64_t timeout_ns = opts ? limit(opts->timeout_ns, 0) : 0;
+	int error = get_now(pool, request, ret_name, ret_drop);
+
+	if (error != -EAGAIN)
+		return error;
+	if (timeout_ns) {
 		waiter.opts.flags = request->flags;
 		waiter.opts.affinity_key = request->key;
 		ms_waiters_add(pool, &waiter);
-	} else if (*ret_name == 0) {
+	} else {
 		pool->stats.exhausted++;
 	}
 	ms_pool_leave(pool);
-	if (*ret_name || timeout_ns == 0)
-		return *ret_name ? 0 : -EAGAIN;
+	if (!timeout_ns)
+		return -EAGAIN;
 	*ret_name = ms_waiters_block(pool, &waiter, timeout_ns);
 	*ret_drop = ms_waiters_state(&waiter)->drop;
 	return *ret_name ? 0 : -ETIMEDOUT;
@@ -354,14 +374,8 @@ MS_EXPORT int memslot_pool_acquire(struct memslot_pool *pool, struct memslot_ima
 			*ret_slot = ms_pool_slot(pool, name);
 			return 0;
 		}
-		if (error == -EUCLEAN && ms_pool_enter(pool) == 0) {
-			pool->stats.verify_failures++;
-			ms_pool_leave(pool);
-			ms_pool_shelve(pool, name, MS_RETURN_SICK);
-			error = 0;
-			continue;
-		}
 		ms_pool_shelve(pool, name, MS_RETURN_SICK);
+		error = error == -EUCLEAN ? 0 : error;
 	}
 	return error ? error : -EAGAIN;
 }
@@ -387,6 +401,8 @@ static void count_stats(struct memslot_pool *pool, uint32_t name)
 	ADD(scan_failures);
 	ADD(remakes);
 	seat->counted = slot->stats;
+	pool->stats.verify_failures += slot->verify_failures;
+	slot->verify_failures = 0;
 }
 
 /* Idle, by the way it came back. */
@@ -397,11 +413,12 @@ static void put_on_shelf(struct memslot_pool *pool, uint32_t name, enum ms_retur
 
 	seat->image = slot->target;
 	seat->resident = how == MS_RETURN_CLEAN ? (uint32_t)slot->retained.count : 0;
-	if (pool->max_age_ns != UINT64_MAX)
+	seat->droppable = how == MS_RETURN_CLEAN ? (uint32_t)ms_lend_droppable_pages(slot) : 0;
+	if (pool->max_age_ns != UINT64_MAX && ms_pool_place(seat) == MS_PLACE_TRANSIT)
 		seat->since_ns = ms_os_clock_ns();
 	switch (how) {
 	case MS_RETURN_CLEAN:
-		ms_shelf_put_warm(pool, name, ms_pool_place(seat) == MS_PLACE_FLUSHING);
+		ms_shelf_put_warm(pool, name, seat->demoted);
 		break;
 	case MS_RETURN_COLD:
 		ms_shelf_put_cold(pool, name);
@@ -433,6 +450,7 @@ struct ms_wake ms_pool_settle(struct memslot_pool *pool, uint32_t name, enum ms_
 		how = MS_RETURN_SICK;
 	}
 	seat->unheld = seat->forgotten = false;
+	seat->demoted &= flushed;
 	if (pool->first_waiter && how != MS_RETURN_HELD && how != MS_RETURN_LOST) {
 		pool->flushing -= flushed;
 		pool->live += flushed;
@@ -474,7 +492,7 @@ static bool prepare(
 {
 	struct memslot_slot *slot = ms_pool_slot(pool, name);
 	bool usable = *how == MS_RETURN_CLEAN || *how == MS_RETURN_DROP;
-	size_t pages = *how == MS_RETURN_CLEAN ? slot->retained.count : 0;
+	size_t pages = *how == MS_RETURN_CLEAN ? ms_lend_droppable_pages(slot) : 0;
 	uint32_t victim = 0;
 
 	if (usable && ms_pool_seat(pool, name)->forgotten) {
@@ -497,7 +515,7 @@ static bool prepare(
 		drop_victim(pool, victim);
 		return true;
 	}
-	*victims = VICTIMS_MAX + 1; /* a copied image stays, however often it is dropped */
+	*victims = VICTIMS_MAX + 1;
 	if (ms_lend_drop(slot))
 		*how = MS_RETURN_SICK;
 	return true;
@@ -538,7 +556,7 @@ static int take_back(struct memslot_pool *pool, uint32_t name)
 		ms_pool_move(ms_pool_seat(pool, name), MS_PLACE_OUT);
 		return -EBUSY;
 	}
-	if (back == MS_BACK_CLEAN && nobody_else_has(slot->target))
+	if ((back == MS_BACK_CLEAN || back == MS_BACK_DROP) && nobody_else_has(slot->target))
 		how = ms_lend_blank(slot) ? MS_RETURN_SICK : MS_RETURN_COLD;
 	else if (back < 0)
 		how = ms_state_dead(slot) ? MS_RETURN_LOST : MS_RETURN_SICK;

@@ -42,13 +42,15 @@ struct ms_seat {
 	uint64_t since_ns;	     /* idle since; only with max_age */
 	uint64_t thread;	     /* TRANSIT, FLUSHING: who is at it */
 	uint32_t resident;	     /* pages counted in the pool's sum */
+	uint32_t droppable;	     /* of them; a copied image's stay */
 	uint32_t next, prev;	     /* in the list of its place */
 	uint32_t group_next, group_prev;       /* warm: same image and key, last used first */
 	uint32_t bucket_next, bucket_prev;     /* warm, first of its group */
-	uint32_t resident_next, resident_prev; /* warm with resident pages, last used first */
+	uint32_t resident_next, resident_prev; /* warm with droppable pages, last used first */
 	bool placed;			       /* the slot has been made */
 	bool forgotten;			       /* goes cold when it comes back */
 	bool unheld;			       /* the last hold ended before it got to the held list */
+	bool demoted;			       /* warm, and taken away for its memory: comes back last */
 	struct memslot_slot_stats counted;     /* of its stats, in the pool's sums */
 };
 
@@ -86,7 +88,7 @@ struct memslot_pool {
 	struct ms_lock lock;
 	uint32_t fresh; /* from here on never used */
 	struct ms_list cold, warm, queued, held, sick, lost, resident;
-	uint64_t resident_pages, queued_pages, image_pages;
+	uint64_t resident_pages, queued_pages, image_pages; /* resident: of warm slots */
 	uint64_t live;	   /* OUT and TRANSIT */
 	uint64_t flushing; /* FLUSHING */
 	uint64_t tickets;

@@ -7,7 +7,7 @@
  *                                     slot <-> slot        last used first
  *
  * Invariant: an idle slot is in the list of its place, a warm one also in its group, and in the list
- * of residents when it keeps pages. Only the first of a group hangs in its bucket, so that finding a
+ * of residents when it keeps pages that it could give up. Only the first of a group hangs in its bucket, so that finding a
  * group takes as long with a million slots as with ten. Lists are names in the seats: no allocation.
  * Everything under the pool's lock.
  */
@@ -58,7 +58,6 @@ static void resident_add(struct memslot_pool *pool, uint32_t name, bool last)
 	*(seat->resident_prev ? &ms_pool_seat(pool, seat->resident_prev)->resident_next
 			      : &list->first) = name;
 	list->count++;
-	pool->resident_pages += seat->resident;
 }
 
 static void resident_remove(struct memslot_pool *pool, uint32_t name)
@@ -71,7 +70,6 @@ static void resident_remove(struct memslot_pool *pool, uint32_t name)
 	*(seat->resident_prev ? &ms_pool_seat(pool, seat->resident_prev)->resident_next
 			      : &list->first) = seat->resident_next;
 	list->count--;
-	pool->resident_pages -= seat->resident;
 }
 
 /* --- groups --- */
@@ -198,7 +196,8 @@ void ms_shelf_put_warm(struct memslot_pool *pool, uint32_t name, bool last)
 
 	list_add(pool, &pool->warm, name, last);
 	group_add(pool, name, last);
-	if (seat->resident)
+	pool->resident_pages += seat->resident;
+	if (seat->droppable)
 		resident_add(pool, name, last);
 	ms_pool_move(seat, MS_PLACE_WARM);
 }
@@ -216,7 +215,8 @@ void ms_shelf_take(struct memslot_pool *pool, uint32_t name)
 	if (place != MS_PLACE_WARM)
 		return;
 	group_remove(pool, name);
-	if (seat->resident)
+	pool->resident_pages -= seat->resident;
+	if (seat->droppable)
 		resident_remove(pool, name);
 }
 
@@ -224,6 +224,7 @@ void ms_shelf_take_away(struct memslot_pool *pool, uint32_t name)
 {
 	struct ms_seat *seat = ms_pool_seat(pool, name);
 
+	seat->demoted = ms_pool_place(seat) == MS_PLACE_WARM;
 	if (ms_pool_place(seat) == MS_PLACE_QUEUED)
 		pool->queued_pages -= ms_lend_end(ms_pool_slot(pool, name));
 	ms_shelf_take(pool, name);

@@ -58,6 +58,7 @@ static int show(struct memslot_slot *slot, struct memslot_image *image, size_t p
 	slot->target_pages = error ? old_pages : pages;
 	if (!error && slot->lender->verifies) {
 		error = ms_verify(slot);
+		slot->verify_failures += error == -EUCLEAN;
 		slot->image = slot->target = error ? old : image;
 	}
 	if (!error && image != old)
@@ -88,7 +89,10 @@ int ms_lend_show(struct memslot_slot *slot, struct memslot_image *image, size_t 
 int ms_lend_show_given(
 	struct memslot_slot *slot, struct memslot_image *image, size_t pages, uint64_t word)
 {
-	return show(slot, image, pages, slot->given_drop, word);
+	int error = show(slot, image, pages, slot->given_drop, word);
+
+	/* Nobody can be given another one: this one is made anew. */
+	return error == -EUCLEAN ? show(slot, image, pages, false, word | MS_STATE_UNKNOWN) : error;
 }
 
 int ms_lend_give(struct memslot_slot *slot)
@@ -138,6 +142,13 @@ bool ms_lend_droppable(const struct memslot_slot *slot)
 {
 	return !slot->copied && !slot->mixed && slot->protects.count == 0 &&
 	       slot->size_pages == slot->target_pages && ms_feature(MS_FEATURE_DONTNEED);
+}
+
+size_t ms_lend_droppable_pages(const struct memslot_slot *slot)
+{
+	size_t stay = slot->copied ? slot->image->extent_pages : 0;
+
+	return slot->retained.count - ms_min(stay, slot->retained.count);
 }
 
 size_t ms_lend_end(const struct memslot_slot *slot)

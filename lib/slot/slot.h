@@ -78,6 +78,7 @@ struct memslot_slot {
 	struct ms_reading seen; /* no later than the hand-out; thread 0: none */
 	bool confined;		/* this hand-out's promise */
 	bool given_drop;	/* given unseen to another affinity key */
+	uint32_t verify_failures; /* not yet counted by the pool */
 	bool no_counter;	/* NOHUGEPAGE is not to be had: the counter proves nothing */
 	uint8_t spoilt;		/* readings in a row that moved for nothing */
 	uint8_t own_readings;	/* hand-outs for which the thread's last reading will not do */
@@ -214,6 +215,8 @@ MS_HIDDEN void ms_lend_dropped(struct memslot_slot *slot);
 MS_HIDDEN int ms_lend_drop(struct memslot_slot *slot);
 /* Show nothing, keep nothing; on failure it is unknown. */
 MS_HIDDEN int ms_lend_blank(struct memslot_slot *slot);
+/* Retained pages that a drop would give back: not a copied image's. */
+MS_HIDDEN size_t ms_lend_droppable_pages(const struct memslot_slot *slot);
 /* Pages that a drop of everything has to cover: [0, end). */
 MS_HIDDEN size_t ms_lend_end(const struct memslot_slot *slot);
 /* May it be dropped by somebody else's madvise, together with others? */
