@@ -7,5 +7,6 @@
 #include <memslot/image.h>
 #include <memslot/slot.h>
 #include <memslot/pool.h>
+#include <memslot/ranges.h>
 
 #endif

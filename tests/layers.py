@@ -17,10 +17,12 @@ ROOMS = {
     "image": (["base"], ["base", "image"]),
     "slot": (["base", "image"], ["base", "image", "slot"]),
     "pool": (["base", "image", "slot"], ["base", "image", "slot", "pool"]),
+    "ranges": (["base", "image", "slot", "pool"], ["base", "slot", "pool", "ranges"]),
 }
 # Public headers: which others they may include; besides, only these of the C library.
 PUBLIC = {"base": [], "image": ["base"], "slot": ["base", "image"],
-          "pool": ["base", "image", "slot"]}
+          "pool": ["base", "image", "slot"],
+          "ranges": ["base", "pool", "slot"]}
 PUBLIC_SYSTEM = {"stddef.h", "stdint.h"}
 # The only file that makes system calls, and the only one that may know liburing.
 KERNEL = "lib/base/os.c"

@@ -143,8 +143,10 @@ MS_EXPORT int memslot_pool_destroy(struct memslot_pool *pool)
 	}
 	ms_family_remove(pool);
 	for (uint32_t name = 1; name <= pool->fresh; name++) {
-		if (ms_pool_seat(pool, name)->placed)
-			memslot_image_unref(ms_pool_slot(pool, name)->target);
+		if (!ms_pool_seat(pool, name)->placed)
+			continue;
+		memslot_image_unref(ms_pool_slot(pool, name)->target);
+		ms_os_free(ms_pool_slot(pool, name)->heap);
 	}
 	/* In a child a DONTFORK pool is not there: something else may be (INVARIANTS 20). */
 	if (!(pool->dead && (pool->flags & MEMSLOT_SLOT_DONTFORK)))

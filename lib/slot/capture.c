@@ -98,7 +98,8 @@ static int build_image(struct memslot_slot *slot, const void *note, size_t note_
 	struct memslot_image **ret_image)
 {
 	/* What descends from a bound image holds its pointers too (INVARIANTS 32). */
-	bool bound = (slot->flags & MEMSLOT_SLOT_BOUND) || memslot_image_base_address(slot->image);
+	bool bound = (slot->flags & MEMSLOT_SLOT_BOUND) || slot->bound ||
+		     memslot_image_base_address(slot->image);
 	void *base_address = bound ? slot->base : NULL;
 	struct ms_pagemap_walk walk;
 	struct ms_build build;

@@ -120,6 +120,7 @@ int ms_lend_back(struct memslot_slot *slot)
 		return -ESTALE;
 	}
 	slot->exempt.count = 0;
+	slot->bound = false;
 	evidence = ms_reset_evidence(slot, word);
 	if (evidence.drop && !(word & MS_STATE_UNKNOWN) && ms_lend_droppable(slot)) {
 		bool clean = ms_reset_nothing_written(slot, &evidence);

@@ -171,6 +171,7 @@ MS_EXPORT int memslot_slot_destroy(struct memslot_slot *slot)
 		return error;
 	}
 	memslot_image_unref(slot->target);
+	ms_os_free(slot->heap);
 	ms_os_unmap(slot, slot->bookkeeping_bytes);
 	return 0;
 }

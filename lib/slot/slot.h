@@ -88,6 +88,8 @@ struct memslot_slot {
 	struct ms_policy policy;
 	struct memslot_slot_stats stats;
 	void *user;
+	void *heap; /* its handle, freed with the slot */
+	bool bound; /* it holds a heap: images carry its address */
 };
 
 #define MS_SLOT_FLAGS                                                                              \

@@ -1,0 +1,600 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * ranges.c - ranges go out and come back.
+ *
+ *   handle: salt 16 | generation 20 | node 28
+ *
+ * Invariant: a handle names a node, the node's generation when the range was made, and a number of
+ * this allocator's; base and offset must match the node too. A range that is about to be cleared is
+ * made stale first, so that of two frees one is told -ESTALE, and is cleared outside the lock while
+ * nobody else can have it.
+ */
+#include "ranges/ranges.h"
+
+#include "base/opts.h"
+#include "pool/pool.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define MAX_RANGES (1ull << 20)
+#define MAX_MAX_RANGES (1ull << 26)
+#define MAX_REGION_UNITS (MS_BINS_UNITS_MAX - 1)
+#define NODE_BITS 28
+#define GENERATION_BITS 20
+#define PREFAULT 2048u /* nodes: 64 KiB at a time */
+
+void ms_ranges_enter(const struct memslot_ranges *ranges)
+{
+	if (!(ranges->flags & MEMSLOT_RANGES_UNLOCKED))
+		ms_lock_take(&((struct memslot_ranges *)(uintptr_t)ranges)->lock);
+}
+
+void ms_ranges_leave(const struct memslot_ranges *ranges)
+{
+	if (!(ranges->flags & MEMSLOT_RANGES_UNLOCKED))
+		ms_lock_release(&((struct memslot_ranges *)(uintptr_t)ranges)->lock);
+}
+
+/* --- create --- */
+
+static bool is_power(uint64_t value)
+{
+	return value && !(value & (value - 1));
+}
+
+static uint64_t option(uint64_t value, uint64_t by_default)
+{
+	return value ? value : by_default;
+}
+
+static uint64_t unlimited(uint64_t value)
+{
+	return value == MEMSLOT_UNLIMITED ? UINT64_MAX : value;
+}
+
+static int configure(struct memslot_ranges *ranges, const struct memslot_ranges_opts *opts)
+{
+	uint64_t unit = option(opts->unit, 16), capacity = 0;
+
+	ranges->flags = opts->flags;
+	ranges->min_align = option(opts->min_align, unit);
+	ranges->max_align = unlimited(option(opts->max_align, MEMSLOT_UNLIMITED));
+	ranges->min_size = option(opts->min_size, 1);
+	ranges->max_size = unlimited(option(opts->max_size, MEMSLOT_UNLIMITED));
+	ranges->max_ranges = option(opts->max_ranges, MAX_RANGES);
+	ranges->pool = opts->pool;
+	ranges->release = opts->release;
+	ranges->context = opts->context;
+	if (!is_power(unit) || unit > 1u << 30 || !is_power(ranges->min_align) ||
+		(ranges->max_align != UINT64_MAX && !is_power(ranges->max_align)) ||
+		ms_max(ranges->min_align, unit) > ranges->max_align ||
+		(opts->pool && unit > ms_page_size()) || /* slots begin at pages */ ranges->min_size > ranges->max_size ||
+		(opts->region_size && !opts->pool))
+		return -EINVAL;
+	if (ranges->max_ranges > MAX_MAX_RANGES)
+		return -EMSGSIZE;
+	ranges->unit_shift = (unsigned)__builtin_ctzll(unit);
+	ranges->min_align = ms_max(ranges->min_align, unit);
+	if (opts->pool)
+		capacity = ms_pages_to_bytes(opts->pool->plan.capacity_pages);
+	ranges->region_size = option(
+		opts->region_size, ms_min(capacity, MAX_REGION_UNITS << ranges->unit_shift));
+	if (opts->pool && ranges->region_size < unit)
+		return -EINVAL;
+	return ranges->region_size > capacity ? -EMSGSIZE : 0;
+}
+
+/* One mapping, as large as the worst case. */
+static int allocate(const struct memslot_ranges *plan, struct memslot_ranges **ret_ranges)
+{
+	/* Each live range has at most one free one behind it, and each region one more. */
+	uint64_t nodes = 2 * plan->max_ranges + 2 * MS_RANGES_REGIONS + MS_BINS_REST;
+	size_t head = (sizeof *plan + 63) & ~(size_t)63, at = head;
+	size_t regions = MS_RANGES_REGIONS * sizeof(struct memslot_expansion);
+	size_t numbers = MS_RANGES_REGIONS * sizeof(uint32_t);
+	struct memslot_ranges *ranges;
+	void *mapping;
+	int error = ms_os_reserve(NULL, head + regions + 5 * numbers + nodes * sizeof(struct ms_node),
+		PROT_READ | PROT_WRITE, &mapping);
+
+	if (error)
+		return error;
+	ranges = mapping;
+	*ranges = *plan;
+	ranges->bookkeeping_bytes = head + regions + 5 * numbers + nodes * sizeof(struct ms_node);
+	ranges->regions = (struct memslot_expansion *)((unsigned char *)mapping + at);
+	ranges->by_offset = (uint32_t *)((unsigned char *)mapping + (at += regions));
+	ranges->by_base = (uint32_t *)((unsigned char *)mapping + (at += numbers));
+	ranges->bias = (uint32_t *)((unsigned char *)mapping + (at += numbers));
+	ranges->first = (uint32_t *)((unsigned char *)mapping + (at += numbers));
+	ranges->last = (uint32_t *)((unsigned char *)mapping + (at += numbers));
+	ranges->arena = (struct ms_arena){.bins = &ranges->bins,
+		.nodes = (struct ms_node *)((unsigned char *)mapping + (at += numbers)),
+		.node_max = (uint32_t)nodes, .bias = ranges->bias, .first = ranges->first, .last = ranges->last,
+		.region_max = MS_RANGES_REGIONS};
+	ranges->free_region = MS_RANGES_REGIONS;
+	ms_bins_init(&ranges->bins);
+	*ret_ranges = ranges;
+	return 0;
+}
+
+/* The first 65536 allocators of a process have different ones. */
+static _Atomic(uint64_t) salts;
+
+MS_EXPORT int memslot_ranges_create(
+	const struct memslot_ranges_opts *opts, struct memslot_ranges **ret_ranges)
+{
+	struct memslot_ranges plan = {.flags = 0};
+	struct memslot_ranges_opts taken;
+	int error;
+
+	if (!ret_ranges)
+		return -EINVAL;
+	error = ms_opts_take(&taken, sizeof taken, sizeof taken,
+		MEMSLOT_RANGES_UNLOCKED | MEMSLOT_RANGES_ZERO_ON_FREE, opts);
+	if (!error)
+		error = configure(&plan, &taken);
+	if (error)
+		return error;
+	plan.salt = atomic_fetch_add(&salts, 1) & 0xffff;
+	return allocate(&plan, ret_ranges);
+}
+
+/* --- handles --- */
+
+static uint64_t handle_of(const struct memslot_ranges *ranges, uint32_t index)
+{
+	uint64_t generation = ms_ranges_node(ranges, index)->generation;
+
+	return ranges->salt << (NODE_BITS + GENERATION_BITS) |
+	       (generation & ((1u << GENERATION_BITS) - 1)) << NODE_BITS | index;
+}
+
+static struct memslot_range range_of(const struct memslot_ranges *ranges, uint32_t index)
+{
+	const struct ms_node *node = ms_ranges_node(ranges, index);
+	const struct memslot_expansion *region = &ranges->regions[node->region];
+	uint64_t within = (uint64_t)node->offset << ranges->unit_shift;
+
+	return (struct memslot_range){
+		.base = region->base ? region->base + within : NULL,
+		.offset = region->offset + within,
+		.size = (uint64_t)ms_bins_size(node) << ranges->unit_shift,
+		.handle = handle_of(ranges, index),
+	};
+}
+
+/* Under the lock: the range's node. */
+static int node_of(const struct memslot_ranges *ranges, const struct memslot_range *range,
+	uint32_t *ret_index)
+{
+	uint32_t index = (uint32_t)(range->handle & ((1u << NODE_BITS) - 1));
+	const struct ms_node *node;
+	struct memslot_range now;
+
+	if (index >= ranges->bins.node_count || handle_of(ranges, index) != range->handle)
+		return -ESTALE;
+	node = ms_ranges_node(ranges, index);
+	if (!ms_bins_used(node) || node->next == MS_RANGES_PLUG)
+		return -ESTALE;
+	now = range_of(ranges, index);
+	if (now.base != range->base || now.offset != range->offset)
+		return -ESTALE;
+	*ret_index = index;
+	return 0;
+}
+
+/* --- out --- */
+
+/* A request in units. */
+struct wanted {
+	uint32_t units, align;
+	uint32_t flags;
+	uint64_t fixed_offset;
+};
+
+static int check_size(const struct memslot_ranges *ranges, uint64_t size, uint32_t *ret_units)
+{
+	uint64_t unit = 1ull << ranges->unit_shift, rounded;
+
+	if (size < ranges->min_size || size > ranges->max_size || size == 0)
+		return -EINVAL;
+	if (__builtin_add_overflow(size, unit - 1, &rounded) ||
+		rounded >> ranges->unit_shift >= MS_BINS_UNITS_MAX)
+		return -EMSGSIZE;
+	*ret_units = (uint32_t)(rounded >> ranges->unit_shift);
+	return 0;
+}
+
+static int check(const struct memslot_ranges *ranges, uint64_t size, uint64_t align,
+	const struct memslot_range_opts *opts, struct wanted *ret_wanted)
+{
+	struct memslot_range_opts taken;
+	int error = ms_opts_take(&taken, sizeof taken, sizeof taken,
+		MEMSLOT_RANGE_BEST | MEMSLOT_RANGE_FIXED | MEMSLOT_RANGE_GUARDED |
+			MEMSLOT_RANGE_NO_GROW | MEMSLOT_RANGE_ZERO,
+		opts);
+
+	if (!error)
+		error = check_size(ranges, size, &ret_wanted->units);
+	if (error)
+		return error;
+	if (taken.flags & MEMSLOT_RANGE_FIXED)
+		align = 0;
+	if (align && (!is_power(align) || align > ranges->max_align))
+		return -EINVAL;
+	align = ms_max(align, ranges->min_align) >> ranges->unit_shift;
+	if (align >= MS_BINS_UNITS_MAX)
+		return -EMSGSIZE;
+	ret_wanted->align = (uint32_t)align;
+	ret_wanted->flags = taken.flags;
+	ret_wanted->fixed_offset = taken.fixed_offset;
+	return 0;
+}
+
+static int alloc_fixed(
+	struct memslot_ranges *ranges, const struct wanted *wanted, uint32_t *ret_index)
+{
+	struct memslot_expansion *region = ms_regions_at(ranges, wanted->fixed_offset);
+	uint64_t unit;
+	uint32_t index;
+	const struct ms_node *node;
+
+	if (!region || region->state == MS_REGION_PENDING ||
+		(wanted->fixed_offset - region->offset) & ((1ull << ranges->unit_shift) - 1))
+		return -EINVAL;
+	unit = (wanted->fixed_offset - region->offset) >> ranges->unit_shift;
+	if (unit + wanted->units > region->units)
+		return -EINVAL;
+	index = ms_regions_node(ranges, region, unit);
+	node = ms_ranges_node(ranges, index);
+	if (ms_bins_used(node) || unit + wanted->units > (uint64_t)node->offset + node->size)
+		return -EEXIST;
+	*ret_index = ms_bins_alloc_at(&ranges->arena, index, (uint32_t)unit, wanted->units);
+	return *ret_index == MS_BINS_NONE ? -ENOSPC : 0;
+}
+
+/* Nodes are faulted in some hundreds ahead: a fault would be the dearest thing in an allocation. */
+static void prefault(struct memslot_ranges *ranges)
+{
+	struct ms_node *next = &ranges->arena.nodes[ranges->prefaulted];
+	uintptr_t from = ms_round_down((uintptr_t)next);
+
+	if (MS_LIKELY(ranges->bins.node_count + PREFAULT / 4 < ranges->prefaulted) ||
+		ranges->prefaulted + PREFAULT > ranges->arena.node_max)
+		return;
+	(void)ms_os_populate((void *)from, PREFAULT * sizeof *next); /* only a wish */
+	ranges->prefaulted += PREFAULT;
+}
+
+/* Under the lock. *ret_fresh: bytes at its end that nobody has had. */
+static int alloc(struct memslot_ranges *ranges, const struct wanted *wanted, uint32_t *ret_index,
+	uint64_t *ret_fresh)
+{
+	struct memslot_expansion *region;
+	const struct ms_node *node;
+	uint32_t end, index;
+	int error = 0;
+
+	if (ranges->bins.live - ranges->plugs >= ranges->max_ranges)
+		return -ENOSPC;
+	prefault(ranges);
+	if (MS_UNLIKELY(wanted->flags & MEMSLOT_RANGE_FIXED)) {
+		error = alloc_fixed(ranges, wanted, &index);
+	} else {
+		index = ms_bins_alloc(&ranges->arena, wanted->units, wanted->align,
+			wanted->flags & MEMSLOT_RANGE_BEST);
+		error = index == MS_BINS_NONE ? -ENOSPC : 0;
+	}
+	if (error)
+		return error;
+	node = ms_ranges_node(ranges, index);
+	region = &ranges->regions[node->region];
+	if ((wanted->flags & MEMSLOT_RANGE_ZERO) && !region->base) {
+		ms_bins_free(&ranges->arena, index);
+		return -EINVAL;
+	}
+	region->live++;
+	end = node->offset + ms_bins_size(node);
+	*ret_fresh = region->slot && end > region->high
+			     ? (uint64_t)(end - (uint32_t)ms_max(region->high, node->offset))
+				       << ranges->unit_shift
+			     : 0;
+	region->high = (uint32_t)ms_max(region->high, end);
+	if (wanted->flags & MEMSLOT_RANGE_GUARDED) {
+		ms_ranges_node(ranges, index)->next = 1;
+		ranges->guarded++;
+	}
+	*ret_index = index;
+	return 0;
+}
+
+MS_EXPORT int memslot_ranges_alloc(struct memslot_ranges *ranges, uint64_t size, uint64_t align,
+	const struct memslot_range_opts *opts, struct memslot_range *ret_range)
+{
+	struct wanted wanted;
+	uint64_t fresh = 0;
+	uint32_t index;
+	bool grows;
+	int error;
+
+	if (!ranges || !ret_range)
+		return -EINVAL;
+	error = check(ranges, size, align, opts, &wanted);
+	if (error)
+		return error;
+	grows = ranges->pool && !(wanted.flags & (MEMSLOT_RANGE_NO_GROW | MEMSLOT_RANGE_FIXED)) &&
+		(uint64_t)wanted.units << ranges->unit_shift <= ranges->region_size;
+	for (;;) {
+		ms_ranges_enter(ranges);
+		error = alloc(ranges, &wanted, &index, &fresh);
+		if (error != -ENOSPC || !grows)
+			break;
+		grows = ranges->bins.live - ranges->plugs < ranges->max_ranges;
+		ms_ranges_leave(ranges);
+		grows = grows && ms_regions_grow(ranges,
+					 (uint64_t)wanted.units << ranges->unit_shift,
+					 (uint64_t)wanted.align << ranges->unit_shift);
+	}
+	if (!error)
+		*ret_range = range_of(ranges, index);
+	*(error ? &ranges->failures : &ranges->allocs) += error == 0 || error == -ENOSPC;
+	ms_ranges_leave(ranges);
+	if (!error && (wanted.flags & MEMSLOT_RANGE_ZERO))
+		memset(ret_range->base, 0, ret_range->size - ms_min(fresh, ret_range->size));
+	return error;
+}
+
+/* --- back --- */
+
+static void clear(const struct memslot_range *range)
+{
+	if (range->base)
+		memset(range->base, 0, range->size);
+}
+
+/* Under the lock, which it leaves: free a node that is not guarded. */
+static int give_back(struct memslot_ranges *ranges, uint32_t index)
+{
+	struct ms_node *node = ms_ranges_node(ranges, index);
+	struct memslot_expansion *region = &ranges->regions[node->region], gone;
+	bool drained;
+
+	if (node->next) {
+		ms_ranges_leave(ranges);
+		return -EBUSY;
+	}
+	if (ranges->flags & MEMSLOT_RANGES_ZERO_ON_FREE) {
+		struct memslot_range range = range_of(ranges, index);
+		node->generation++; /* stale from here on, but nobody else's yet */
+		node->next = MS_RANGES_PLUG;
+		ranges->guarded++;
+		ms_ranges_leave(ranges);
+		clear(&range);
+		ms_ranges_enter(ranges);
+		ranges->guarded--;
+	}
+	region->live--;
+	drained = region->state == MS_REGION_DRAINING;
+	ms_bins_free(&ranges->arena, index);
+	if (MS_UNLIKELY(drained))
+		drained = ms_regions_drained(ranges, index, &gone);
+	ms_ranges_leave(ranges);
+	if (MS_UNLIKELY(drained))
+		ms_regions_hand_back(ranges, &gone);
+	return 0;
+}
+
+MS_EXPORT int memslot_ranges_free(
+	struct memslot_ranges *ranges, const struct memslot_range *range)
+{
+	uint32_t index;
+	int error;
+
+	if (!ranges || !range)
+		return -EINVAL;
+	ms_ranges_enter(ranges);
+	error = node_of(ranges, range, &index);
+	if (!error)
+		return give_back(ranges, index);
+	ms_ranges_leave(ranges);
+	return error;
+}
+
+MS_EXPORT int memslot_ranges_free_at(struct memslot_ranges *ranges, uint64_t offset)
+{
+	struct memslot_expansion *region;
+	const struct ms_node *node;
+	uint32_t index;
+
+	if (!ranges)
+		return -EINVAL;
+	ms_ranges_enter(ranges);
+	region = ms_regions_at(ranges, offset);
+	if (region && region->state != MS_REGION_PENDING) {
+		index = ms_regions_node(
+			ranges, region, (offset - region->offset) >> ranges->unit_shift);
+		node = ms_ranges_node(ranges, index);
+		if (ms_bins_used(node) && node->next != MS_RANGES_PLUG &&
+			range_of(ranges, index).offset == offset)
+			return give_back(ranges, index);
+	}
+	ms_ranges_leave(ranges);
+	return -ENOENT;
+}
+
+/* --- in place --- */
+
+/* May it be cut? What is cut off is cleared first, so a refusal has to come before. */
+static int prepare_cut(struct memslot_ranges *ranges, uint32_t index, uint32_t units)
+{
+	struct ms_node *node = ms_ranges_node(ranges, index);
+	struct memslot_expansion *region = &ranges->regions[node->region];
+	uint32_t cut = node->offset + units;
+
+	if (node->next)
+		return -EBUSY;
+	if (region->state != MS_REGION_LIVE || !ms_bins_has_node(&ranges->arena))
+		return -ENOSPC; /* what is cut off could not be given out: keep it */
+	if ((ranges->flags & MEMSLOT_RANGES_ZERO_ON_FREE) && region->base)
+		memset(region->base + ((uint64_t)cut << ranges->unit_shift), 0,
+			(uint64_t)(ms_bins_size(node) - units) << ranges->unit_shift);
+	return 0;
+}
+
+static int resize(struct memslot_ranges *ranges, uint32_t index, uint32_t units)
+{
+	struct ms_node *node = ms_ranges_node(ranges, index);
+	struct memslot_expansion *region = &ranges->regions[node->region];
+	int error = units < ms_bins_size(node) ? prepare_cut(ranges, index, units) : 0;
+
+	if (error)
+		return error;
+	if (!ms_bins_resize(&ranges->arena, index, units))
+		return -ENOSPC;
+	region->high = (uint32_t)ms_max(region->high, node->offset + ms_bins_size(node));
+	return 0;
+}
+
+MS_EXPORT int memslot_ranges_resize(
+	struct memslot_ranges *ranges, struct memslot_range *range, uint64_t size)
+{
+	uint32_t index, units;
+	int error;
+
+	if (!ranges || !range)
+		return -EINVAL;
+	error = check_size(ranges, size, &units);
+	if (error)
+		return error;
+	ms_ranges_enter(ranges);
+	error = node_of(ranges, range, &index);
+	if (!error)
+		error = resize(ranges, index, units);
+	if (!error)
+		*range = range_of(ranges, index);
+	ms_ranges_leave(ranges);
+	return error;
+}
+
+/* --- guards --- */
+
+MS_EXPORT int memslot_ranges_guard(
+	struct memslot_ranges *ranges, const struct memslot_range *range)
+{
+	uint32_t index;
+	int error;
+
+	if (!ranges || !range)
+		return -EINVAL;
+	ms_ranges_enter(ranges);
+	error = node_of(ranges, range, &index);
+	if (!error && ms_ranges_node(ranges, index)->next == MS_RANGES_PLUG - 1)
+		error = -EMSGSIZE;
+	if (!error && ms_ranges_node(ranges, index)->next++ == 0)
+		ranges->guarded++;
+	ms_ranges_leave(ranges);
+	return error;
+}
+
+MS_EXPORT int memslot_ranges_unguard(
+	struct memslot_ranges *ranges, const struct memslot_range *range)
+{
+	uint32_t index;
+	int error;
+
+	if (!ranges || !range)
+		return -EINVAL;
+	ms_ranges_enter(ranges);
+	error = node_of(ranges, range, &index);
+	if (!error && ms_ranges_node(ranges, index)->next == 0)
+		error = -EINVAL;
+	if (!error && --ms_ranges_node(ranges, index)->next == 0)
+		ranges->guarded--;
+	ms_ranges_leave(ranges);
+	return error;
+}
+
+/* --- questions --- */
+
+MS_EXPORT int memslot_ranges_find(const struct memslot_ranges *ranges, const void *address,
+	struct memslot_range *ret_range)
+{
+	struct memslot_expansion *region;
+	int error = -ENOENT;
+
+	if (!ranges || !ret_range)
+		return -EINVAL;
+	ms_ranges_enter(ranges);
+	region = ms_regions_holding(ranges, address);
+	if (region) {
+		uint64_t at = (uint64_t)((const unsigned char *)address - region->base);
+		uint32_t index = ms_regions_node(ranges, region, at >> ranges->unit_shift);
+		const struct ms_node *node = ms_ranges_node(ranges, index);
+		if (ms_bins_used(node) && node->next != MS_RANGES_PLUG) {
+			*ret_range = range_of(ranges, index);
+			error = 0;
+		}
+	}
+	ms_ranges_leave(ranges);
+	return error;
+}
+
+MS_EXPORT int memslot_ranges_region(const struct memslot_ranges *ranges,
+	const struct memslot_range *range, struct memslot_region *ret_region)
+{
+	struct memslot_region region = {.size = sizeof region};
+	uint32_t index;
+	int error;
+
+	if (!ranges || !range || !ret_region)
+		return -EINVAL;
+	ms_ranges_enter(ranges);
+	error = node_of(ranges, range, &index);
+	if (!error) {
+		const struct memslot_expansion *of =
+			&ranges->regions[ms_ranges_node(ranges, index)->region];
+		region.base = of->base;
+		region.offset = of->offset;
+		region.bytes = of->bytes;
+		region.tag = of->tag;
+		region.slot = of->slot;
+	}
+	ms_ranges_leave(ranges);
+	return error ? error : ms_opts_give(ret_region, &region, sizeof region);
+}
+
+MS_EXPORT int memslot_ranges_check(const struct memslot_ranges *ranges)
+{
+	bool fine;
+
+	if (!ranges)
+		return -EINVAL;
+	ms_ranges_enter(ranges);
+	fine = ms_bins_check(&ranges->arena);
+	ms_ranges_leave(ranges);
+	return fine ? 0 : -EUCLEAN;
+}
+
+MS_EXPORT int memslot_ranges_stats(
+	const struct memslot_ranges *ranges, struct memslot_ranges_stats *ret_stats)
+{
+	struct memslot_ranges_stats stats = {.size = sizeof stats};
+
+	if (!ranges || !ret_stats)
+		return -EINVAL;
+	ms_ranges_enter(ranges);
+	stats.regions = ranges->region_count - ranges->pending;
+	stats.region_bytes = ranges->region_bytes;
+	stats.live = ranges->bins.live - ranges->plugs;
+	stats.live_bytes = (ranges->bins.live_units - ranges->plugged_units) << ranges->unit_shift;
+	stats.free_bytes = ranges->bins.free_units << ranges->unit_shift;
+	stats.largest_free = (uint64_t)ms_bins_largest(&ranges->arena) << ranges->unit_shift;
+	stats.guarded = ranges->guarded;
+	stats.allocs = ranges->allocs;
+	stats.failures = ranges->failures;
+	ms_ranges_leave(ranges);
+	return ms_opts_give(ret_stats, &stats, sizeof stats);
+}
