@@ -18,7 +18,7 @@ struct lane {
 /* What a block comes to. */
 struct block {
 	double *samples; /* ns */
-	size_t count;
+	size_t room, count;
 	uint64_t cycles, faults, calls;
 	double mean; /* ns a cycle */
 	double phase_mean[MAX_PHASES], first_mean[MAX_PHASES];

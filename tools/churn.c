@@ -49,17 +49,20 @@ static int load(struct settings *settings)
 	ssize_t size = -errno;
 
 	settings->image_name = slash && slash[1] ? slash + 1 : path;
-	settings->contents = calloc(1, settings->image_size);
+	settings->contents_size =
+		settings->image_size + (settings->pool ? MAX_IMAGES * page_size() : 0);
+	settings->contents = calloc(1, settings->contents_size);
 	if (fd >= 0)
-		size = settings->contents ? read_up_to(fd, settings->contents, settings->image_size)
-					  : -ENOMEM;
+		size = settings->contents
+			       ? read_up_to(fd, settings->contents, settings->contents_size)
+			       : -ENOMEM;
 	if (fd >= 0)
 		close(fd);
 	if (size <= 0) {
 		complain((int)size, "%s%s", path, size == 0 ? " is empty" : "");
 		return EXIT_FAILED;
 	}
-	for (size_t i = (size_t)size; i < settings->image_size; i++)
+	for (size_t i = (size_t)size; i < settings->contents_size; i++)
 		settings->contents[i] = settings->contents[i - (size_t)size];
 	return 0;
 }
@@ -108,10 +111,10 @@ static int status_of(int error)
 	return error < 0 ? EXIT_FAILED : error;
 }
 
-/* Each workload, and the threads, get an equal part of the time. */
+/* Each workload, and the threads, get an equal part of the time; through a pool there is more. */
 static double share_of(const struct settings *settings)
 {
-	size_t count = settings->threads > 1;
+	size_t count = settings->pool ? POOL_SHARES : settings->threads > 1;
 
 	for (size_t i = 0; i < workload_count(); i++)
 		count += workload_chosen(settings->workloads, i);
@@ -145,19 +148,15 @@ static int run_workloads(struct churn *churn, double share)
 static int run_threads(struct churn *churn, double share)
 {
 	struct workload workload;
-	int error = 0;
+	int error;
 
-	if (churn->settings.threads < 2)
+	if (churn->settings.threads < 2 || churn->settings.pool)
 		return 0;
-	for (size_t i = 0; i < workload_count() && !error; i++) {
-		if (strcmp(workload_name(i), "16") != 0)
-			continue;
-		error = workload_make(i, &churn->settings, &workload);
-		if (error)
-			return error;
-		error = measure_threads(churn, &workload, share);
-		workload_free(&workload);
-	}
+	error = workload_find("16", &churn->settings, &workload);
+	if (error)
+		return error;
+	error = measure_threads(churn, &workload, share);
+	workload_free(&workload);
 	return status_of(error);
 }
 
@@ -172,6 +171,13 @@ static void print_json(const struct churn *churn)
 
 static void tear_down(struct churn *churn)
 {
+	while (churn->next) {
+		struct churn *section = churn->next;
+
+		churn->next = section->next;
+		free(section->results);
+		free(section);
+	}
 	memslot_image_unref(churn->image);
 	free(churn->results);
 	free(churn->settings.contents);
@@ -194,6 +200,8 @@ int command_churn(int argc, char **argv)
 		status = run_workloads(&churn, share_of(&churn.settings));
 	if (!status)
 		status = run_threads(&churn, share_of(&churn.settings));
+	if (!status && churn.settings.pool)
+		status = measure_pool(&churn, share_of(&churn.settings));
 	if (!status && churn.settings.json)
 		print_json(&churn);
 	else if (!status)

@@ -6,8 +6,9 @@
  *
  * A cycle is what a runtime does for one instance: make the memory ready, let the instance write,
  * put everything back. A variant is one way to do it: the library's reset methods and the
- * references. A workload says which words each run writes. A block is a stretch of cycles of one
- * variant; blocks of all variants take turns, one of each in a round.
+ * references, with a slot of their own or (--pool) through a pool. A workload says which words each
+ * run writes. A block is a stretch of cycles of one variant; blocks of all variants take turns, one
+ * of each in a round.
  */
 #ifndef MEMSLOT_CHURN_H
 #define MEMSLOT_CHURN_H
@@ -22,21 +23,42 @@
 #define MAX_VARIANTS 24
 #define MAX_ROUNDS 64
 #define MAX_THREADS 64
+#define MAX_IMAGES 64
+#define POOL_SHARES 12	 /* of the time, for what --pool measures besides the workloads */
 #define FIRST_CYCLES 100 /* after a phase change these are also told apart */
+
+struct gallery;
 
 /* --- settings --- */
 
 struct settings {
 	const char *image_path, *image_name;
-	unsigned char *contents; /* image_size bytes */
-	size_t image_size, capacity, size, at;
-	int image_fd;	/* the contents again, sealed: what the references map */
-	int pagemap_fd; /* -1: none */
+	unsigned char *contents; /* contents_size bytes, of which an image is image_size */
+	size_t contents_size, image_size, capacity, size, at;
+	size_t image_start; /* of the contents in image_fd */
+	int image_fd;	    /* the contents again, sealed: what the references map */
+	int pagemap_fd;	    /* -1: none */
 	bool confined, json, colour, progress, quick;
 	unsigned rounds, threads;
 	size_t cycles;				      /* of a phase */
 	double seconds;				      /* aimed at, in all */
 	const char *workloads, *references, *methods; /* lists of names; NULL: the default */
+
+	/* through a pool */
+	bool pool;
+	unsigned slots;			/* the pool's */
+	uint64_t max_warm, idle_budget; /* as in memslot_pool_opts */
+	const struct gallery *gallery;	/* NULL: one image */
+};
+
+/*
+ * Images of many tenants: each begins a page further in the contents than the one before. They come
+ * by turns, or, where some are favoured, nine of ten times one of those.
+ */
+struct gallery {
+	unsigned count, favoured;
+	struct memslot_image *images[MAX_IMAGES];
+	struct settings settings[MAX_IMAGES]; /* what each one's contents are compared with */
 };
 
 /* --- workloads --- */
@@ -79,6 +101,8 @@ const char *workload_name(size_t index);
 const char *workload_title(size_t index);
 /* Expand a workload. 0, or an exit status: out of memory, or it does not fit (both said). */
 int workload_make(size_t index, const struct settings *settings, struct workload *ret_workload);
+/* The same for one that there is, by name. */
+int workload_find(const char *name, const struct settings *settings, struct workload *ret_workload);
 void workload_free(struct workload *workload);
 
 /* --- variants --- */
@@ -92,6 +116,8 @@ struct backend {
 	/* Put everything back. */
 	int (*end)(struct instance *instance);
 	void (*close)(struct instance *instance);
+	/* Many instances can be open on what one of them has: instance_join. */
+	bool shared;
 };
 
 struct variant {
@@ -102,6 +128,7 @@ struct variant {
 	bool reference;
 	bool by_default;
 	bool needs_scan; /* PAGEMAP_SCAN */
+	bool pool;	 /* only there with --pool; of the methods only such ones are there then */
 };
 
 /* What the references need of the process: the sealed image, the page map. 0 or -errno. */
@@ -124,9 +151,19 @@ struct instance {
 	struct memslot_image *image; /* borrowed */
 	struct memslot_slot *slot;
 	struct reference reference;
+	const struct instance *owner; /* of pool and allocator; NULL: this one */
+	struct memslot_pool *pool;
+	struct allocator *allocator;
+	struct lot *lot; /* the allocator's, from begin to end */
+	const struct gallery *gallery;
+	unsigned picked; /* the image's number in it */
+	uint64_t turn;
 };
 
+extern const struct backend slot_backend;		   /* variant.c */
 extern const struct backend pooled_backend, remap_backend; /* reference.c */
+extern const struct backend lent_backend;		   /* lent.c */
+extern const struct backend allocator_backend;		   /* allocator.c */
 extern const struct variant variants[];
 extern const size_t variant_count;
 
@@ -135,9 +172,18 @@ bool variant_chosen(const struct variant *variant, const struct settings *settin
 bool variant_possible(const struct variant *variant, const struct settings *settings);
 int instance_open(struct instance *instance, const struct variant *variant,
 	const struct settings *settings, struct memslot_image *image, size_t size);
+/* Another one on the pool or allocator of `owner`, which stays open for longer. */
+int instance_join(struct instance *instance, const struct instance *owner);
 void instance_close(struct instance *instance);
 /* System calls so far. */
 uint64_t instance_calls(const struct instance *instance);
+/* What a table calls a variant in front of its name. */
+const char *variant_prefix(const struct variant *variant);
+
+/* The next tenant: its image, and what it is compared with. */
+void gallery_pick(struct instance *instance);
+/* A reference's slot shows another image of the same size: settings->image_start. */
+int reference_show(struct instance *instance);
 
 /* --- verifying: 0, EXIT_WRONG_BYTE (said), or -errno --- */
 
@@ -151,10 +197,11 @@ int verify_all(const struct instance *instance, size_t size, const char *workloa
 /* What the blocks of one variant in one workload came to: medians over the rounds, ns a cycle. */
 struct cell {
 	bool measured;
-	double median, mean, p99, faults, calls;
+	double median, mean, p99, p999, faults, calls; /* negative: not known */
 	double phase_mean[MAX_PHASES], first_mean[MAX_PHASES];
 	uint64_t cycles; /* timed, in all */
 	struct memslot_slot_stats stats;
+	struct memslot_pool_stats pool; /* size 0: none */
 };
 
 struct result {
@@ -166,7 +213,7 @@ struct result {
 	struct cell cells[MAX_VARIANTS];
 };
 
-/* Throughput of threads with a slot each. */
+/* Throughput of threads with a slot each, or that share a pool. */
 struct scaling {
 	const struct variant *variant;
 	unsigned threads;
@@ -185,6 +232,13 @@ struct churn {
 	struct memslot_image *image;
 	double clock_cost; /* of one reading, ns */
 	char skipped[256]; /* variants that this kernel cannot do */
+
+	/* Sections: what else is measured, each a churn of its own on the same images. */
+	const char *name, *title;
+	struct variant own[MAX_VARIANTS]; /* variants that only a section has */
+	bool compared;
+	double difference; /* of two medians, where they were compared, ns */
+	struct churn *next;
 };
 
 /* Are the bytes right? With `all` every one of them, at the start of a run like this. */
@@ -199,6 +253,27 @@ int measure_workload(const struct churn *churn, const struct workload *workload,
 /* Fill churn->scaling; as above. */
 int measure_threads(struct churn *churn, const struct workload *workload, double seconds);
 double median_of(double *values, size_t count);
+/* Of sorted values, the one that a part of them is not above. */
+double quantile_of(const double *sorted, size_t count, double part);
+/* What is timed without a workload: samples of each round, then the cell. */
+struct tally {
+	double median[MAX_ROUNDS], mean[MAX_ROUNDS], p99[MAX_ROUNDS], p999[MAX_ROUNDS];
+	size_t rounds;
+	uint64_t count;
+};
+/* One round's samples; they are sorted. */
+void tally_add(struct tally *tally, double *samples, size_t count);
+void tally_finish(struct tally *tally, struct cell *ret_cell);
+
+/* --- through a pool --- */
+
+/* A section behind the others, with its share of the time; NULL: no memory (said). */
+struct churn *section_new(struct churn *churn, const char *name, const char *title, size_t results);
+/* Everything but the workloads: sections at churn->next. 0 or an exit status. */
+int measure_pool(struct churn *churn, double share);
+/* Two of them: cold slots, and pools of many; the drop queue. */
+int measure_cold(struct churn *churn);
+int measure_queue(struct churn *churn);
 
 /* --- what it comes to --- */
 
@@ -212,7 +287,7 @@ struct summary {
 	/* AUTO against the best reference chosen for each workload, its best single one, DONTNEED
 	 * (all, and 1 to 64 pages), and the best forced method (medians, means, first cycles) */
 	struct ratios best, best_mean, single, dontneed, dontneed_small, forced, forced_mean,
-		forced_first;
+		forced_first, slot; /* slot: without a pool */
 	const char *single_name;
 };
 
@@ -225,6 +300,9 @@ const struct cell *cell_of(
 void summarise(const struct churn *churn, struct summary *ret_summary);
 
 void report_result(const struct churn *churn, const struct result *result);
+/* The line above a section's results. */
+void report_section(const struct churn *section);
+void report_threads(const struct churn *churn);
 void report_head(const struct churn *churn);
 void report_summary(const struct churn *churn);
 json_t *churn_to_json(const struct churn *churn);

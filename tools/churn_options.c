@@ -28,7 +28,9 @@ enum {
 	OPT_CYCLES,
 	OPT_SECONDS,
 	OPT_LIST,
-	OPT_PROGRESS
+	OPT_PROGRESS,
+	OPT_POOL,
+	OPT_SLOTS
 };
 
 static const struct argp_option options[] = {
@@ -39,7 +41,12 @@ static const struct argp_option options[] = {
 	{"reference", 'r', "LIST", 0,
 		"References to measure beside, separated by commas, all, or none", 1},
 	{"threads", OPT_THREADS, "N", 0,
-		"Also 1 to N threads with a slot each (default 2, or the processors; 1: none)", 1},
+		"Also 1 to N threads with a slot each, or sharing the pool (default 2, or the "
+		"processors; 1: none)",
+		1},
+	{"pool", OPT_POOL, NULL, 0, "Through a pool: acquire, write, release; and what pools do",
+		1},
+	{"slots", OPT_SLOTS, "N", 0, "Slots of the pool (default 64)", 1},
 	{"list", OPT_LIST, NULL, 0, "List workloads, methods and references", 1},
 	{NULL, 0, NULL, 0, "The slot:", 2},
 	{"image-size", OPT_IMAGE_SIZE, "BYTES", 0,
@@ -53,7 +60,9 @@ static const struct argp_option options[] = {
 	{"rounds", OPT_ROUNDS, "N", 0, "Rounds that count (default 7)", 3},
 	{"cycles", OPT_CYCLES, "N", 0, "Cycles of a phase (default 1000)", 3},
 	{"seconds", OPT_SECONDS, "N", 0,
-		"A target for the time in all (default 25); workloads with phases need more", 3},
+		"A target for the time in all (default 25, 30 with --pool); workloads with phases "
+		"need more",
+		3},
 	{"quick", 'q', NULL, 0,
 		"A first look: 3 rounds, 300 cycles and a target of 5 seconds, where not given; "
 		"workloads with phases need more",
@@ -105,8 +114,8 @@ static void list_names(void)
 			workload_chosen(NULL, i) ? "" : "  (by option)");
 	puts("Methods");
 	for (size_t i = 0; i < variant_count; i++) {
-		if (i && variants[i].reference && !variants[i - 1].reference)
-			puts("References");
+		if (variants[i].pool != (i && variants[i - 1].pool))
+			puts(variants[i].pool ? "Methods, with --pool" : "References");
 		printf("  %-14s %s%s\n", variants[i].name, variants[i].title,
 			variants[i].by_default ? "" : "  (by option)");
 	}
@@ -203,6 +212,12 @@ static error_t parse_slot(int key, char *argument, struct argp_state *state)
 	case OPT_NO_CONFINED:
 		settings->confined = key == OPT_CONFINED;
 		return 0;
+	case OPT_POOL:
+		settings->pool = true;
+		return 0;
+	case OPT_SLOTS:
+		settings->slots = (unsigned)take_number(state, "slots", argument, MAX_IMAGES * 64);
+		return 0;
 	default:
 		return parse_more(key, argument, state);
 	}
@@ -254,6 +269,16 @@ static int check_sizes(const struct settings *settings)
 	return 0;
 }
 
+/* The sections of --pool grow slots by 1 MiB and write 16 pages. */
+static int check_pool(const struct settings *settings)
+{
+	if (!settings->pool || (settings->size + MIB <= settings->capacity &&
+				       settings->at + 16 * page_size() <= settings->size))
+		return 0;
+	complain(0, "--pool: --capacity has to be 1 MiB above --size, --at 16 pages below it");
+	return EXIT_USAGE;
+}
+
 /* What was not given depends on what was. */
 static int complete(struct settings *settings)
 {
@@ -266,7 +291,15 @@ static int complete(struct settings *settings)
 	if (settings->cycles == 0)
 		settings->cycles = settings->quick ? 300 : 1000;
 	if (settings->seconds <= 0)
-		settings->seconds = settings->quick ? 5 : 25;
+		settings->seconds = settings->quick ? 5 : settings->pool ? 30 : 25;
+	if (settings->slots && !settings->pool) {
+		complain(0, "--slots: only with --pool");
+		return EXIT_USAGE;
+	}
+	if (settings->slots == 0)
+		settings->slots = 64;
+	if (check_pool(settings))
+		return EXIT_USAGE;
 	return check_sizes(settings);
 }
 

@@ -29,7 +29,7 @@ static const struct {
 	{"guard_category", "6.16", "tell guards from swapped pages in a scan"},
 	{"fault_counter", "2.6.26",
 		"skip the scan of a confined slot (pays only with pagemap_scan)"},
-	{"process_madvise_self", "6.14", "drop many slots in one call (not used yet)"},
+	{"process_madvise_self", "6.14", "drop many slots of a pool in one call"},
 	{"memfd_seal", "3.17", "images that nobody can change"},
 	{"populate", "5.14", "prefault without writing"},
 	{"anon_name", "5.17", "names in /proc/PID/maps"},

@@ -21,6 +21,8 @@ static const struct {
 	{"info", command_info},
 	{"image", command_image},
 	{"churn", command_churn},
+	{"plan", command_plan},
+	{"host", command_host},
 };
 
 static const char text[] =
@@ -31,6 +33,8 @@ static const char text[] =
 	"  info     what this kernel and machine can do\n"
 	"  image    build, show and verify image files\n"
 	"  churn    measure instantiate, write, reset, beside other ways to do it\n"
+	"  plan     what a pool of slots would cost\n"
+	"  host     a worked example: a host of plug-ins, well and badly behaved\n"
 	"\n"
 	"'memslot COMMAND --help' tells more.";
 
@@ -68,7 +72,7 @@ static error_t parse(int key, char *argument, struct argp_state *state)
 	case ARGP_KEY_ARG:
 		return choose(state, argument);
 	case ARGP_KEY_NO_ARGS:
-		refuse(state, "a command is missing: info, image or churn");
+		refuse(state, "a command is missing: info, image, churn, plan or host");
 		return EINVAL;
 	default:
 		return ARGP_ERR_UNKNOWN;

@@ -19,6 +19,7 @@ enum {
 	MEDIAN,
 	MEAN,
 	P99,
+	P999,
 	FAULTS,
 	CALLS,
 	PHASE_MEAN,
@@ -42,7 +43,8 @@ static void keep(struct lane *lane, size_t round, struct block *block)
 	values_of(lane, FAULTS)[round] = (double)block->faults / (double)block->cycles;
 	values_of(lane, CALLS)[round] = (double)block->calls / (double)block->cycles;
 	values_of(lane, MEDIAN)[round] = median_of(block->samples, block->count); /* sorts */
-	values_of(lane, P99)[round] = block->samples[(block->count - 1) * 99 / 100];
+	values_of(lane, P99)[round] = quantile_of(block->samples, block->count, 0.99);
+	values_of(lane, P999)[round] = quantile_of(block->samples, block->count, 0.999);
 	lane->cycles += block->cycles;
 }
 
@@ -103,6 +105,7 @@ static void fill_cell(const struct lane *lane, size_t rounds, struct cell *cell)
 	cell->median = median_of(values_of(lane, MEDIAN), rounds);
 	cell->mean = median_of(values_of(lane, MEAN), rounds);
 	cell->p99 = median_of(values_of(lane, P99), rounds);
+	cell->p999 = median_of(values_of(lane, P999), rounds);
 	cell->faults = median_of(values_of(lane, FAULTS), rounds);
 	cell->calls = median_of(values_of(lane, CALLS), rounds);
 	for (size_t i = 0; i < MAX_PHASES; i++) {
@@ -113,6 +116,12 @@ static void fill_cell(const struct lane *lane, size_t rounds, struct cell *cell)
 	cell->stats.size = sizeof(cell->stats);
 	if (lane->instance.slot)
 		memslot_slot_stats(lane->instance.slot, &cell->stats);
+	if (lane->instance.pool) {
+		cell->pool.size = sizeof(cell->pool);
+		memslot_pool_stats(lane->instance.pool, &cell->pool);
+		cell->stats = cell->pool.slots;
+		cell->stats.size = sizeof(cell->stats);
+	}
 }
 
 static void describe(const struct workload *workload, struct result *result)
@@ -154,12 +163,37 @@ static void close_lanes(struct lane *lanes, size_t count)
 	free(lanes);
 }
 
+void tally_add(struct tally *tally, double *samples, size_t count)
+{
+	double sum = 0;
+
+	for (size_t i = 0; i < count; i++)
+		sum += samples[i];
+	tally->mean[tally->rounds] = sum / (double)count;
+	tally->median[tally->rounds] = median_of(samples, count); /* sorts */
+	tally->p99[tally->rounds] = quantile_of(samples, count, 0.99);
+	tally->p999[tally->rounds++] = quantile_of(samples, count, 0.999);
+	tally->count += count;
+}
+
+void tally_finish(struct tally *tally, struct cell *ret_cell)
+{
+	*ret_cell = (struct cell){.measured = true,
+		.median = median_of(tally->median, tally->rounds),
+		.mean = median_of(tally->mean, tally->rounds),
+		.p99 = median_of(tally->p99, tally->rounds),
+		.p999 = median_of(tally->p999, tally->rounds),
+		.faults = -1,
+		.calls = -1,
+		.cycles = tally->count};
+}
+
 int measure_workload(const struct churn *churn, const struct workload *workload, double seconds,
 	struct result *result)
 {
 	struct lane *lanes = calloc(churn->variant_count, sizeof(*lanes));
 	size_t most = MOST_SAMPLES + churn->settings.cycles * MAX_PHASES;
-	struct block block = {.samples = calloc(most, sizeof(double))};
+	struct block block = {.samples = calloc(most, sizeof(double)), .room = most};
 	int error = -ENOMEM;
 
 	describe(workload, result);

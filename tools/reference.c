@@ -55,9 +55,9 @@ int reference_setup(struct settings *settings)
 	settings->image_fd = memfd_create("reference image", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (settings->image_fd < 0)
 		return -errno;
-	for (; done < settings->image_size; done += (size_t)part) {
-		part = write(
-			settings->image_fd, settings->contents + done, settings->image_size - done);
+	for (; done < settings->contents_size; done += (size_t)part) {
+		part = write(settings->image_fd, settings->contents + done,
+			settings->contents_size - done);
 		if (part <= 0)
 			return part ? -errno : -EIO;
 	}
@@ -178,9 +178,20 @@ static int map_image(struct instance *instance)
 
 	instance->calls++;
 	return mmap(instance->base, settings->image_size, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_FIXED, settings->image_fd, 0) == MAP_FAILED
+		       MAP_PRIVATE | MAP_FIXED, settings->image_fd,
+		       (off_t)settings->image_start) == MAP_FAILED
 		       ? -errno
 		       : 0;
+}
+
+/* The original first takes the old image away, then maps the new one. */
+int reference_show(struct instance *instance)
+{
+	instance->calls++;
+	if (mmap(instance->base, instance->settings->image_size, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
+		return -errno;
+	return map_image(instance);
 }
 
 static int reserve(struct instance *instance)
@@ -238,5 +249,5 @@ static int remap_open(struct instance *instance)
 	return 0;
 }
 
-const struct backend pooled_backend = {pooled_open, pooled_begin, pooled_end, release};
-const struct backend remap_backend = {remap_open, remap_begin, remap_end, release};
+const struct backend pooled_backend = {pooled_open, pooled_begin, pooled_end, release, false};
+const struct backend remap_backend = {remap_open, remap_begin, remap_end, release, false};

@@ -13,7 +13,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-#define FIGURES 66 /* columns before the bars */
+#define FIGURES 75 /* columns before the bars */
 
 enum colour { PLAIN, BOLD, OURS, OTHERS };
 
@@ -43,7 +43,16 @@ static void print_us(double ns)
 {
 	char buffer[32];
 
-	printf("%9s", format_us(ns, buffer, sizeof(buffer)));
+	printf("%9s", ns < 0 ? "-" : format_us(ns, buffer, sizeof(buffer)));
+}
+
+/* Of one cycle; negative: not known. */
+static void print_count(double count)
+{
+	if (count < 0)
+		printf("%8s", "-");
+	else
+		printf("%8.2f", count);
 }
 
 /* A bar of eighths of a column. */
@@ -84,11 +93,13 @@ static void print_cell(
 	const struct variant *variant = churn->variants[index];
 	const struct cell *cell = &result->cells[index];
 
-	printf("  %-8s%-11s", variant->reference ? "" : "memslot", variant->name);
+	printf("  %-8s%-11s", variant_prefix(variant), variant->name);
 	print_us(cell->median);
 	print_us(cell->mean);
 	print_us(cell->p99);
-	printf("%8.2f%8.2f", cell->faults, cell->calls);
+	print_us(cell->p999);
+	print_count(cell->faults);
+	print_count(cell->calls);
 	print_ratio(cell->median, best_reference(churn, result, false));
 	if (bar_columns > 4) {
 		fputs("  ", stdout);
@@ -144,8 +155,8 @@ void report_result(const struct churn *churn, const struct result *result)
 	colour(churn, BOLD);
 	printf("\n%s", result->title);
 	colour(churn, PLAIN);
-	printf("\n%21s%9s%9s%9s%8s%8s%8s\n", "", "median", "mean", "p99", "faults", "calls",
-		"ratio");
+	printf("\n%21s%9s%9s%9s%9s%8s%8s%8s\n", "", "median", "mean", "p99", "p99.9", "faults",
+		"calls", "ratio");
 	for (size_t i = 0; i < churn->variant_count; i++)
 		print_cell(churn, result, i, width > FIGURES + 10 ? width - FIGURES - 10 : 0);
 	if (result->phase_count > 1)
@@ -168,6 +179,9 @@ void report_head(const struct churn *churn)
 		format_size(settings->capacity, capacity, sizeof(capacity)),
 		format_size(settings->at, at, sizeof(at)),
 		settings->confined ? "confined" : "not confined", settings->rounds);
+	if (settings->pool)
+		printf("Through a pool of %u slots: make ready is acquire, put back is release.\n",
+			settings->slots);
 	puts("Microseconds for one cycle: make ready, write one word in each page, put back. The "
 	     "ratio\n"
 	     "is to the best reference of the workload. All contents are verified.");
@@ -182,19 +196,27 @@ static void print_ratios(const char *what, const struct ratios *ratios)
 	printf("  %-52s%8.2f%8.2f  %s\n", what, ratios->geomean, ratios->worst, ratios->worst_name);
 }
 
-static void print_threads(const struct churn *churn)
+void report_section(const struct churn *section)
+{
+	putchar('\n');
+	colour(section, BOLD);
+	printf("== %s", section->title);
+	colour(section, PLAIN);
+	putchar('\n');
+}
+
+void report_threads(const struct churn *churn)
 {
 	if (churn->scaling_count == 0)
 		return;
-	puts("\nThreads with a slot each, 16 pages: cycles a second, all together: the median of "
-	     "the turns\n"
-	     "(in brackets the ratio to one thread: the median of each turn's, not the quotient "
+	printf("\nThreads %s, 16 pages: cycles a second, all together: the median of the turns\n",
+		churn->settings.pool ? "that share one pool (or allocator)" : "with a slot each");
+	puts("(in brackets the ratio to one thread: the median of each turn's, not the quotient "
 	     "of the medians)");
 	for (size_t i = 0; i < churn->scaling_count; i++) {
 		const struct scaling *scaling = &churn->scaling[i];
 
-		printf("  %-8s%-11s", scaling->variant->reference ? "" : "memslot",
-			scaling->variant->name);
+		printf("  %-8s%-11s", variant_prefix(scaling->variant), scaling->variant->name);
 		for (unsigned n = 0; n < scaling->threads; n++)
 			printf("  %u: %.0f (%.2f)", n + 1, scaling->rate[n], scaling->ratio[n]);
 		putchar('\n');
@@ -206,16 +228,18 @@ void report_summary(const struct churn *churn)
 	struct summary summary;
 	char single[64];
 
-	print_threads(churn);
+	report_threads(churn);
 	summarise(churn, &summary);
 	snprintf(single, sizeof(single), "the best single reference (%s)",
 		summary.single_name ? summary.single_name : "none");
-	printf("\nmemslot auto against%35s%15s\n", "geometric", "worst");
+	printf("\n%-7s auto against%35s%15s\n", churn->settings.pool ? "pool" : "memslot",
+		"geometric", "worst");
 	print_ratios("the best reference of each workload, medians", &summary.best);
 	print_ratios("the same, means", &summary.best_mean);
 	print_ratios(single, &summary.single);
 	print_ratios("dontneed", &summary.dontneed);
 	print_ratios("dontneed, 1 to 64 pages", &summary.dontneed_small);
+	print_ratios("a slot without a pool, medians", &summary.slot);
 	print_ratios("the best forced method of each workload, medians", &summary.forced);
 	print_ratios("the same, means", &summary.forced_mean);
 	print_ratios("the same, means of the first 100 in a phase", &summary.forced_first);

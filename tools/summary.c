@@ -109,6 +109,15 @@ static struct ratios against(const struct churn *churn, size_t variant, unsigned
 	return ratios;
 }
 
+/* Through a pool against a slot without one. */
+static void find_slot(const struct churn *churn, struct summary *summary)
+{
+	for (size_t i = 0; i < churn->variant_count; i++) {
+		if (strcmp(churn->variants[i]->name, "slot") == 0)
+			summary->slot = against(churn, i, 0);
+	}
+}
+
 /* The single reference setting that is best over all workloads: our ratio to it is the highest. */
 static void find_single(const struct churn *churn, struct summary *summary)
 {
@@ -159,4 +168,5 @@ void summarise(const struct churn *churn, struct summary *ret_summary)
 	for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
 		finish(all[i]);
 	find_single(churn, ret_summary);
+	find_slot(churn, ret_summary);
 }

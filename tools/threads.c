@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * threads.c - several threads with a slot each: how much more they do than one.
+ * threads.c - several threads, with a slot each or sharing a pool: how much more they do than one.
  *
- * Invariant: a thread opens, uses, verifies and closes its own instance; all start together and
- * stop at one word. Windows with 1, 2, ... N threads take turns, and the ratio is taken within each
- * turn, so that a noisy minute spoils a turn and not the comparison.
+ * Invariant: a thread opens (or joins the owner's), uses, verifies and closes its own instance; all
+ * start together and stop at one word. Windows with 1, 2, ... N threads take turns, and the ratio
+ * is taken within each turn, so that a noisy minute spoils a turn and not the comparison.
  */
 #define _GNU_SOURCE
 #include "churn.h"
@@ -23,7 +23,8 @@ struct window {
 	const struct churn *churn;
 	const struct variant *variant;
 	const struct workload *workload;
-	pthread_mutex_t gate; /* closed (locked) until all are ready */
+	struct instance owner; /* of what the threads share, if they do */
+	pthread_mutex_t gate;  /* closed (locked) until all are ready */
 	atomic_uint ready;
 	uint64_t length_ns;
 	atomic_bool stop;
@@ -65,13 +66,20 @@ static int churn_until_stopped(struct worker *worker, struct instance *instance)
 	return error;
 }
 
+static int enter(const struct window *window, struct instance *instance)
+{
+	if (window->variant->backend->shared)
+		return instance_join(instance, &window->owner);
+	return instance_open(instance, window->variant, &window->churn->settings,
+		window->churn->image, window->workload->size);
+}
+
 static void *work(void *argument)
 {
 	struct worker *worker = argument;
 	const struct window *window = worker->window;
 	struct instance instance;
-	int error = instance_open(&instance, window->variant, &window->churn->settings,
-		window->churn->image, window->workload->size);
+	int error = enter(window, &instance);
 
 	if (!error)
 		error = warm_up(window, &instance);
@@ -132,19 +140,13 @@ static int run_window(struct window *window, unsigned threads, double *ret_rate)
 	return error;
 }
 
-static int scale(const struct churn *churn, const struct workload *workload, double seconds,
-	struct scaling *scaling)
+static int run_turns(struct window *window, struct scaling *scaling)
 {
-	struct window window = {.churn = churn,
-		.variant = scaling->variant,
-		.workload = workload,
-		.length_ns = (uint64_t)(seconds * 1e9 / (TURNS * scaling->threads)),
-		.gate = PTHREAD_MUTEX_INITIALIZER};
 	double rates[MAX_THREADS][TURNS], ratios[MAX_THREADS][TURNS];
 
 	for (size_t turn = 0; turn < TURNS; turn++) {
 		for (unsigned n = 1; n <= scaling->threads; n++) {
-			int error = run_window(&window, n, &rates[n - 1][turn]);
+			int error = run_window(window, n, &rates[n - 1][turn]);
 
 			if (error)
 				return error;
@@ -156,6 +158,27 @@ static int scale(const struct churn *churn, const struct workload *workload, dou
 		scaling->ratio[n] = median_of(ratios[n], TURNS);
 	}
 	return 0;
+}
+
+static int scale(const struct churn *churn, const struct workload *workload, double seconds,
+	struct scaling *scaling)
+{
+	struct window window = {.churn = churn,
+		.variant = scaling->variant,
+		.workload = workload,
+		.length_ns = (uint64_t)(seconds * 1e9 / (TURNS * scaling->threads)),
+		.gate = PTHREAD_MUTEX_INITIALIZER};
+	bool shared = scaling->variant->backend->shared;
+	int error = 0;
+
+	if (shared)
+		error = instance_open(&window.owner, window.variant, &churn->settings, churn->image,
+			workload->size);
+	if (!error)
+		error = run_turns(&window, scaling);
+	if (shared)
+		instance_close(&window.owner);
+	return error;
 }
 
 int measure_threads(struct churn *churn, const struct workload *workload, double seconds)

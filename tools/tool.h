@@ -14,6 +14,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct memslot_image;
+
 enum { EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_WRONG_BYTE };
 
 #define KIB ((size_t)1024)
@@ -23,6 +25,8 @@ enum { EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_WRONG_BYTE };
 int command_info(int argc, char **argv);
 int command_image(int argc, char **argv);
 int command_churn(int argc, char **argv);
+int command_plan(int argc, char **argv);
+int command_host(int argc, char **argv);
 
 /* "memslot: " and a message on stderr; error is 0 or a negative errno value to explain. */
 void complain(int error, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -40,6 +44,8 @@ int parse_number(const char *text, uint64_t low, uint64_t high, uint64_t *ret_nu
 bool list_has(const char *list, const char *word);
 /* "4 MiB", "1.5 KiB", "123 bytes": at most one decimal; the buffer is returned. */
 const char *format_size(uint64_t size, char *buffer, size_t room);
+/* An image file, or an image of the contents of any other file: one reference. 0 or -errno. */
+int open_image(const char *path, struct memslot_image **ret_image);
 /* The stretches of the file that hold data; the rest is holes. */
 json_t *file_stretches(int fd);
 /*

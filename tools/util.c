@@ -9,6 +9,7 @@
 #include "tool.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +17,8 @@
 #include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
+
+#include <memslot.h>
 
 void complain(int error, const char *format, ...)
 {
@@ -141,6 +144,20 @@ const char *format_size(uint64_t size, char *buffer, size_t room)
 	snprintf(buffer, room, shown == (double)(uint64_t)shown ? "%.0f %s" : "%.1f %s", shown,
 		units[unit]);
 	return buffer;
+}
+
+int open_image(const char *path, struct memslot_image **ret_image)
+{
+	int error = memslot_image_open(path, NULL, ret_image), fd;
+
+	if (error != -EBADMSG)
+		return error;
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (fd < 0)
+		return -errno;
+	error = memslot_image_from_fd(fd, 0, 0, NULL, ret_image);
+	close(fd);
+	return error;
 }
 
 /* base64 of some bytes, to be freed; NULL: out of memory. */

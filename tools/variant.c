@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * variant.c - the ways that are measured side by side: the table, and the library's own.
+ * variant.c - the ways that are measured side by side: the table, and slots of the library's own.
  *
- * Invariant: an instance is opened, used and closed by one thread; its slot is confined to it.
+ * Invariant: an instance is opened, used and closed by one thread; its slot is confined to it. What
+ * several instances share (a pool) belongs to the one that the others joined.
  */
 #define _GNU_SOURCE
 #include "churn.h"
@@ -38,12 +39,17 @@ static void slot_close(struct instance *instance)
 	memslot_slot_destroy(instance->slot);
 }
 
-static const struct backend slot_backend = {slot_open, slot_begin, slot_end, slot_close};
+const struct backend slot_backend = {slot_open, slot_begin, slot_end, slot_close, false};
 
 #define OURS(name_, title_, method_)                                                               \
 	{                                                                                          \
 		.name = name_, .title = title_, .backend = &slot_backend, .method = method_,       \
 		.by_default = true                                                                 \
+	}
+#define LENT(name_, title_, method_, default_)                                                     \
+	{                                                                                          \
+		.name = name_, .title = title_, .backend = &lent_backend, .method = method_,       \
+		.pool = true, .by_default = default_                                               \
 	}
 #define REFERENCE(name_, title_, budget_, scan_, default_)                                         \
 	{                                                                                          \
@@ -56,6 +62,15 @@ const struct variant variants[] = {
 	OURS("known", "memslot, copy the retained pages", MEMSLOT_RESET_RESTORE),
 	OURS("scan", "memslot, scan and copy", MEMSLOT_RESET_SCAN),
 	OURS("drop", "memslot, drop", MEMSLOT_RESET_DROP),
+	LENT("auto", "memslot, a slot of a pool, learning", MEMSLOT_RESET_AUTO, true),
+	LENT("known", "memslot, of a pool, copy the retained pages", MEMSLOT_RESET_RESTORE, false),
+	LENT("scan", "memslot, of a pool, scan and copy", MEMSLOT_RESET_SCAN, false),
+	LENT("drop", "memslot, of a pool, drop", MEMSLOT_RESET_DROP, false),
+	{.name = "slot",
+		.title = "memslot, a slot without a pool, learning",
+		.backend = &slot_backend,
+		.pool = true,
+		.by_default = true},
 	REFERENCE("dontneed", "drop everything", 0, false, true),
 	REFERENCE("scan-64K", "one scan, keep 64 KiB", 64 * KIB, true, true),
 	REFERENCE("scan-1M", "one scan, keep 1 MiB", MIB, true, true),
@@ -79,6 +94,8 @@ bool variant_chosen(const struct variant *variant, const struct settings *settin
 {
 	const char *list = variant->reference ? settings->references : settings->methods;
 
+	if (!variant->reference && variant->pool != settings->pool)
+		return false;
 	if (!list)
 		return variant->by_default;
 	return list_has(list, "all") || list_has(list, variant->name);
@@ -98,7 +115,16 @@ int instance_open(struct instance *instance, const struct variant *variant,
 	instance->image = image;
 	instance->size = size;
 	instance->capacity = settings->capacity;
+	instance->gallery = settings->gallery;
 	return variant->backend->open(instance);
+}
+
+int instance_join(struct instance *instance, const struct instance *owner)
+{
+	*instance = *owner;
+	instance->owner = owner;
+	instance->calls = 0;
+	return instance->variant->backend->open(instance);
 }
 
 void instance_close(struct instance *instance)
@@ -111,8 +137,34 @@ void instance_close(struct instance *instance)
 uint64_t instance_calls(const struct instance *instance)
 {
 	struct memslot_slot_stats stats = {.size = sizeof(stats)};
+	struct memslot_pool_stats pool = {.size = sizeof(pool)};
 
+	if (instance->pool && memslot_pool_stats(instance->pool, &pool) == 0)
+		return pool.slots.syscalls;
 	if (instance->slot && memslot_slot_stats(instance->slot, &stats) == 0)
 		return stats.syscalls;
 	return instance->calls;
+}
+
+const char *variant_prefix(const struct variant *variant)
+{
+	if (variant->reference)
+		return "";
+	return variant->backend == &lent_backend ? "pool" : "memslot";
+}
+
+void gallery_pick(struct instance *instance)
+{
+	const struct gallery *gallery = instance->gallery;
+	uint64_t turn = instance->turn++;
+
+	if (!gallery)
+		return;
+	instance->picked = (unsigned)(turn % gallery->count);
+	if (gallery->favoured && turn % 10 != 0)
+		instance->picked = (unsigned)(turn % gallery->favoured);
+	else if (gallery->favoured)
+		instance->picked = (unsigned)(turn / 10 % gallery->count);
+	instance->image = gallery->images[instance->picked];
+	instance->settings = &gallery->settings[instance->picked];
 }

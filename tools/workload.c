@@ -59,6 +59,7 @@ static const struct spec specs[] = {
 		.by_default = true,
 		.phases = {PHASE("2048", FIXED, 2048, .once = true, .from_start = true),
 			PHASE("16", FIXED, 16, .over = 0)}},
+	ONE("0", "nothing written", false, FIXED, 0, .over = 0),
 	ONE("1024", "1024 pages", false, FIXED, 1024, .over = 0),
 	ONE("grow4", "grow by 1 MiB, write 4 pages of it", false, GROW, 4, .over = 0),
 	ONE("grow64", "grow by 1 MiB, write 64 pages of it", false, GROW, 64, .over = 0),
@@ -241,7 +242,7 @@ int workload_make(size_t index, const struct settings *settings, struct workload
 	}
 	if (!spec->phases[1].name && spec->phases[0].kind == FIXED && !spec->phases[0].other)
 		ret_workload->pages = spec->phases[0].pages;
-	ret_workload->touches = calloc(touches, sizeof(struct touch));
+	ret_workload->touches = calloc(touches + 1, sizeof(struct touch));
 	ret_workload->runs = calloc(runs, sizeof(struct run));
 	if (!ret_workload->touches || !ret_workload->runs) {
 		complain(-ENOMEM, "workload %s", spec->name);
@@ -250,6 +251,15 @@ int workload_make(size_t index, const struct settings *settings, struct workload
 	}
 	fill(spec, settings, ret_workload);
 	return 0;
+}
+
+int workload_find(const char *name, const struct settings *settings, struct workload *ret_workload)
+{
+	size_t i = 0;
+
+	while (strcmp(specs[i].name, name) != 0)
+		i++;
+	return workload_make(i, settings, ret_workload);
 }
 
 void workload_free(struct workload *workload)

@@ -16,24 +16,36 @@
 #define ADOPTING (1ull << 63) /* in pool->epoch: a thread of that process is at it */
 
 static struct ms_lock family_lock;
+static _Atomic(uint64_t) family_epoch; /* of the process that used the list last */
 static bool family_fork_locked;
 static struct memslot_pool *family; /* by address */
 
 /* Not when it is the thread's own: a signal handler that interrupted a call may fork. */
 static bool take(struct ms_lock *lock)
 {
-	bool own = atomic_load(&lock->thread) == ms_counter_thread();
+	bool own = ms_lock_is_own(lock);
 
 	if (!own)
 		ms_lock_take(lock);
 	return !own;
 }
 
+/* The list's lock. In a child that raw clone(2) made, whoever held it is not there. */
+static void take_family(void)
+{
+	uint64_t epoch = ms_fork_epoch();
+
+	if (atomic_exchange(&family_epoch, epoch) != epoch)
+		atomic_store(&family_lock.word, 0);
+	family_fork_locked = take(&family_lock);
+}
+
 static void take_all(void)
 {
-	family_fork_locked = take(&family_lock);
+	take_family();
 	for (struct memslot_pool *pool = family; pool; pool = pool->next)
-		pool->fork_locked = take(&pool->lock);
+		pool->fork_locked =
+			atomic_load(&pool->epoch) == ms_fork_epoch() && take(&pool->lock);
 }
 
 static void release_all(void)
@@ -49,7 +61,6 @@ static void release_all(void)
 /* Nobody waits here: a word that says so is the parent's. */
 static void forget_lock(struct ms_lock *lock)
 {
-	atomic_store(&lock->thread, 0);
 	atomic_store(&lock->word, 0);
 }
 
@@ -72,7 +83,7 @@ void ms_family_add(struct memslot_pool *pool)
 {
 	struct memslot_pool **at = &family;
 
-	ms_lock_take(&family_lock);
+	take_family();
 	while (*at && *at < pool)
 		at = &(*at)->next;
 	pool->next = *at;
@@ -84,7 +95,7 @@ void ms_family_remove(struct memslot_pool *pool)
 {
 	struct memslot_pool **at = &family;
 
-	ms_lock_take(&family_lock);
+	take_family();
 	while (*at && *at != pool)
 		at = &(*at)->next;
 	if (*at)
@@ -100,6 +111,7 @@ static void adopt_seat(struct memslot_pool *pool, uint32_t name)
 	struct ms_seat *seat = ms_pool_seat(pool, name);
 	enum ms_place place = ms_pool_place(seat);
 	bool transit = place == MS_PLACE_TRANSIT || place == MS_PLACE_FLUSHING;
+	bool held = seat->placed && ms_state_held(ms_pool_slot(pool, name));
 
 	if (place == MS_PLACE_HELD) {
 		ms_shelf_take(pool, name);
@@ -110,8 +122,8 @@ static void adopt_seat(struct memslot_pool *pool, uint32_t name)
 	*(place == MS_PLACE_FLUSHING ? &pool->flushing : &pool->live) -= 1;
 	if (seat->placed)
 		ms_state_lose(ms_pool_slot(pool, name));
-	seat->forgotten = seat->unheld = false;
-	ms_shelf_put(pool, name, MS_PLACE_SICK);
+	seat->forgotten = seat->unheld = seat->demoted = false;
+	ms_shelf_put(pool, name, held ? MS_PLACE_LOST : MS_PLACE_SICK);
 }
 
 static void adopt(struct memslot_pool *pool)

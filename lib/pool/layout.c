@@ -171,7 +171,9 @@ static int reserve(struct memslot_pool *pool, void *at)
 
 	while (first < pool->count) {
 		uint32_t count = (uint32_t)ms_min(size, pool->count - first);
-		int error = reserve_piece(pool, at, first, count);
+		int error = pool->piece_count < MS_PIECES_MAX
+				    ? reserve_piece(pool, at, first, count)
+				    : -ENOMEM;
 		if (!error) {
 			first += count;
 			continue;

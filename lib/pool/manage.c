@@ -34,7 +34,7 @@ static int chill(struct memslot_pool *pool, uint32_t name)
 {
 	int error = ms_lend_blank(ms_pool_slot(pool, name));
 
-	return settle(pool, name, error ? MS_RETURN_SICK : MS_RETURN_COLD);
+	return settle(pool, name, error ? ms_pool_failed(pool, name) : MS_RETURN_COLD);
 }
 
 /* --- holds --- */
@@ -77,7 +77,10 @@ void ms_manage_heal(struct memslot_pool *pool)
 		if (name)
 			ms_shelf_take_away(pool, name);
 		ms_pool_leave(pool);
-		if (!name || ms_pool_make(pool, name) || chill(pool, name))
+		if (!name)
+			return;
+		(void)ms_pool_make(pool, name); /* if it fails the slot is unknown, and remade */
+		if (chill(pool, name))
 			return;
 	}
 }
@@ -135,85 +138,22 @@ MS_EXPORT int memslot_pool_trim(
 	return 0;
 }
 
-static int age(struct memslot_pool *pool)
+/* A walk over all seats, a few hundred at a time: `step` says, under the lock, which ones go cold. */
+static int chill_all(struct memslot_pool *pool,
+	bool (*step)(struct memslot_pool *pool, uint32_t name, void *context), void *context)
 {
-	uint64_t now = ms_os_clock_ns();
-
-	if (pool->max_age_ns == UINT64_MAX)
-		return 0;
-	for (;;) {
-		uint32_t name;
+	for (uint64_t from = 1; from <= pool->count; from += WALK) {
+		uint32_t name[WALK], count = 0;
+		uint64_t end;
 		int error = ms_pool_enter(pool);
 		if (error)
 			return error;
-		name = pool->warm.last;
-		if (name && now - ms_pool_seat(pool, name)->since_ns < pool->max_age_ns)
-			name = 0;
-		if (name)
-			ms_shelf_take_away(pool, name);
-		ms_pool_leave(pool);
-		if (!name)
-			return 0;
-		error = chill(pool, name);
-		if (error)
-			return error;
-	}
-}
-
-MS_EXPORT int memslot_pool_maintain(struct memslot_pool *pool)
-{
-	int error = memslot_pool_flush(pool);
-
-	return error ? error : age(pool);
-}
-
-/* --- images --- */
-
-/* One step of forget over a seat: true: it was taken, and must go cold. */
-static bool forget_seat(struct memslot_pool *pool, uint32_t name, const struct memslot_image *image,
-	uint32_t *out, bool *again)
-{
-	struct ms_seat *seat = ms_pool_seat(pool, name);
-	bool asked = seat->image == image;
-
-	switch (ms_pool_place(seat)) {
-	case MS_PLACE_WARM:
-	case MS_PLACE_QUEUED:
-		if (!asked)
-			return false;
-		ms_shelf_take_away(pool, name);
-		return true;
-	case MS_PLACE_FLUSHING:
-		*again |= asked; /* somebody else's: wait for it */
-		return false;
-	case MS_PLACE_OUT:
-		asked |= ms_pool_slot(pool, name)->target == image;
-		/* fall through */
-	case MS_PLACE_TRANSIT:
-	case MS_PLACE_HELD:
-		seat->forgotten |= asked;
-		*out += asked;
-		return false;
-	default:
-		return false;
-	}
-}
-
-/* One walk over all seats. */
-static int forget_all(struct memslot_pool *pool, const struct memslot_image *image,
-	uint32_t *ret_out, bool *ret_again)
-{
-	*ret_out = 0;
-	*ret_again = false;
-	for (uint32_t from = 1; from <= pool->count; from += WALK) {
-		uint32_t name[WALK], count = 0, end;
-		int error = ms_pool_enter(pool);
-		if (error)
-			return error;
-		end = (uint32_t)ms_min(from + WALK, pool->fresh + (uint64_t)1);
-		for (uint32_t i = from; i < end; i++) {
-			if (forget_seat(pool, i, image, ret_out, ret_again))
-				name[count++] = i;
+		end = ms_min(from + WALK, pool->fresh + (uint64_t)1);
+		for (uint64_t i = from; i < end; i++) {
+			if (!step(pool, (uint32_t)i, context))
+				continue;
+			ms_shelf_take_away(pool, (uint32_t)i);
+			name[count++] = (uint32_t)i;
 		}
 		ms_pool_leave(pool);
 		for (uint32_t i = 0; i < count; i++) {
@@ -227,19 +167,69 @@ static int forget_all(struct memslot_pool *pool, const struct memslot_image *ima
 	return 0;
 }
 
+static bool is_old(struct memslot_pool *pool, uint32_t name, void *now)
+{
+	const struct ms_seat *seat = ms_pool_seat(pool, name);
+
+	return ms_pool_place(seat) == MS_PLACE_WARM &&
+	       *(uint64_t *)now - seat->since_ns >= pool->max_age_ns;
+}
+
+MS_EXPORT int memslot_pool_maintain(struct memslot_pool *pool)
+{
+	int error = memslot_pool_flush(pool);
+	uint64_t now = ms_os_clock_ns();
+
+	if (error || pool->max_age_ns == UINT64_MAX)
+		return error;
+	return chill_all(pool, is_old, &now);
+}
+
+/* --- images --- */
+
+struct forgetting {
+	const struct memslot_image *image;
+	uint32_t out;
+	bool again; /* somebody else is at a slot that shows it */
+};
+
+static bool forget_seat(struct memslot_pool *pool, uint32_t name, void *context)
+{
+	struct ms_seat *seat = ms_pool_seat(pool, name);
+	struct forgetting *forgetting = context;
+	enum ms_place place = ms_pool_place(seat);
+	bool asked = seat->image == forgetting->image, shown = false;
+
+	if (place == MS_PLACE_WARM || place == MS_PLACE_QUEUED)
+		return asked;
+	if (place == MS_PLACE_FLUSHING)
+		forgetting->again |= asked;
+	if (place != MS_PLACE_OUT && place != MS_PLACE_TRANSIT && place != MS_PLACE_HELD)
+		return false;
+	if (seat->placed)
+		shown = ms_pool_slot(pool, name)->target == forgetting->image;
+	/* What acquire asked for may be long gone, but for one that is still at it. */
+	if (place == MS_PLACE_TRANSIT)
+		shown |= asked;
+	seat->forgotten |= shown;
+	forgetting->out += shown;
+	return false;
+}
+
 MS_EXPORT int memslot_pool_forget(
 	struct memslot_pool *pool, struct memslot_image *image, uint32_t *ret_out)
 {
-	uint32_t out;
-	bool again;
+	struct forgetting forgetting = {.image = image};
 	int error;
 
 	if (!pool)
 		return -EINVAL;
-	while ((error = forget_all(pool, image, &out, &again)) == 0 && again)
+	while ((error = chill_all(pool, forget_seat, &forgetting)) == 0 && forgetting.again) {
 		ms_os_yield();
+		forgetting = (struct forgetting){.image = image};
+	}
 	if (!error && ret_out)
-		*ret_out = out;
+		*ret_out = forgetting.out;
 	return error;
 }
 
@@ -261,7 +251,8 @@ static uint32_t take_cold(struct memslot_pool *pool, struct memslot_image *image
 	return name;
 }
 
-static int prewarm_one(struct memslot_pool *pool, const struct ms_request *request, bool *ret_done)
+static int prewarm_one(
+	struct memslot_pool *pool, const struct ms_request *request, bool *ret_made, bool *ret_done)
 {
 	uint32_t name;
 	int error = ms_pool_enter(pool);
@@ -280,7 +271,8 @@ static int prewarm_one(struct memslot_pool *pool, const struct ms_request *reque
 		slot->populated = false;
 		error = ms_lend_show(slot, request->image, request->pages, false);
 	}
-	ms_pool_shelve(pool, name, error ? MS_RETURN_SICK : MS_RETURN_CLEAN);
+	ms_pool_shelve(pool, name, error ? ms_pool_failed(pool, name) : MS_RETURN_CLEAN);
+	*ret_made = error == 0;
 	return error == -EUCLEAN ? 0 : error; /* quarantined: others are tried */
 }
 
@@ -289,7 +281,7 @@ MS_EXPORT int memslot_pool_prewarm(struct memslot_pool *pool, struct memslot_ima
 {
 	struct ms_request request;
 	uint32_t made = 0;
-	bool done = false;
+	bool done = false, one = false;
 	int error;
 
 	if (!pool || (image && image->base_address))
@@ -298,10 +290,10 @@ MS_EXPORT int memslot_pool_prewarm(struct memslot_pool *pool, struct memslot_ima
 	if (error)
 		return error;
 	while (!error && made < count) {
-		error = prewarm_one(pool, &request, &done);
+		error = prewarm_one(pool, &request, &one, &done);
 		if (error || done)
 			break;
-		made++;
+		made += one;
 	}
 	if (ret_count)
 		*ret_count = made;

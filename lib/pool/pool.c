@@ -22,6 +22,7 @@
 #define IDLE_BUDGET (256ull << 20)
 #define BATCH_BYTES (64ull << 20)
 #define BATCH_COUNT 32
+#define FRESH_AT_A_TIME 256
 #define NS_IN_MS 1000000u
 
 /* --- create, destroy --- */
@@ -214,7 +215,8 @@ static void claim(struct memslot_pool *pool, uint32_t name, const struct ms_requ
 	seat->image = request->image;
 	seat->key = request->key;
 	seat->thread = ms_counter_thread();
-	seat->resident = 0;
+	seat->resident = seat->droppable = 0;
+	seat->unheld = seat->forgotten = false;
 	atomic_store_explicit(
 		&seat->where, ++pool->tickets << 8 | MS_PLACE_TRANSIT, memory_order_relaxed);
 	pool->live++;
@@ -240,10 +242,13 @@ static int claim_bound(struct memslot_pool *pool, const struct ms_request *reque
 
 	if (!name)
 		return -EADDRNOTAVAIL;
-	while (pool->fresh < name) { /* those before it are no longer the next */
+	/* Those before it are no longer the next: a few at a time, not to hold the lock for long. */
+	for (int i = 0; i < FRESH_AT_A_TIME && pool->fresh < name; i++) {
 		pool->fresh++;
 		ms_shelf_put_cold(pool, pool->fresh);
 	}
+	if (pool->fresh < name)
+		return -EINPROGRESS;
 	place = ms_pool_place(ms_pool_seat(pool, name));
 	if (place == MS_PLACE_QUEUED)
 		return -EAGAIN; /* after a flush */
@@ -276,6 +281,24 @@ int ms_pool_make(struct memslot_pool *pool, uint32_t name)
 	return error;
 }
 
+enum ms_return ms_pool_failed(struct memslot_pool *pool, uint32_t name)
+{
+	struct memslot_slot *slot = ms_pool_slot(pool, name);
+
+	if (!ms_pool_seat(pool, name)->placed)
+		return MS_RETURN_SICK;
+	if (ms_state_dead(slot))
+		return MS_RETURN_LOST;
+	return ms_state_held(slot) ? MS_RETURN_HELD : MS_RETURN_SICK;
+}
+
+void ms_pool_hand(struct ms_seat *seat)
+{
+	/* A child forked in the first steps of release must not take it for its own. */
+	seat->thread = 0;
+	ms_pool_move(seat, MS_PLACE_OUT);
+}
+
 static int hand_out(struct memslot_pool *pool, uint32_t name, const struct ms_request *request,
 	bool drop)
 {
@@ -291,11 +314,8 @@ static int hand_out(struct memslot_pool *pool, uint32_t name, const struct ms_re
 		if (error)
 			ms_state_lose(slot);
 	}
-	if (!error) {
-		/* A child forked in the first steps of release must not take it for its own. */
-		ms_pool_seat(pool, name)->thread = 0;
-		ms_pool_move(ms_pool_seat(pool, name), MS_PLACE_OUT);
-	}
+	if (!error)
+		ms_pool_hand(ms_pool_seat(pool, name));
 	return error;
 }
 
@@ -317,6 +337,10 @@ static int get_now(struct memslot_pool *pool, const struct ms_request *request, 
 			error = claim_bound(pool, request, ret_name, ret_drop);
 		else if (!pool->first_waiter)
 			*ret_name = ms_pool_claim(pool, request, ret_drop);
+		if (error == -EINPROGRESS) {
+			ms_pool_leave(pool);
+			continue;
+		}
 		if (*ret_name || (error && error != -EAGAIN)) {
 			ms_pool_leave(pool);
 			return error;
@@ -329,18 +353,30 @@ static int get_now(struct memslot_pool *pool, const struct ms_request *request, 
 	}
 }
 
-/* A slot in TRANSIT, now or within the time. */
-static int get(struct memslot_pool *pool, const struct ms_request *request,
-	const struct memslot_acquire_opts *opts, uint32_t *ret_name, bool *ret_drop)
+/* When to give up; 0: at once. */
+static uint64_t deadline(const struct memslot_acquire_opts *opts)
+{
+	uint64_t timeout = opts ? limit(opts->timeout_ns, 0) : 0, until;
+
+	if (timeout == 0)
+		return 0;
+	if (timeout == MEMSLOT_UNLIMITED ||
+		__builtin_add_overflow(ms_os_clock_ns(), timeout, &until))
+		return UINT64_MAX;
+	return until;
+}
+
+/* A slot in TRANSIT, now or before the deadline. */
+static int get(struct memslot_pool *pool, const struct ms_request *request, uint64_t until,
+	uint32_t *ret_name, bool *ret_drop)
 {
 	struct memslot_slot_waiter waiter = {.event_fd = -1, .image = request->image,
 		.slot_size = ms_counter_thread() /* who will be at the slot, when served */};
-	uint64_t timeout_ns = opts ? limit(opts->timeout_ns, 0) : 0;
 	int error = get_now(pool, request, ret_name, ret_drop);
 
 	if (error != -EAGAIN)
 		return error;
-	if (timeout_ns) {
+	if (until) {
 		waiter.opts.flags = request->flags;
 		waiter.opts.affinity_key = request->key;
 		ms_waiters_add(pool, &waiter);
@@ -348,9 +384,9 @@ static int get(struct memslot_pool *pool, const struct ms_request *request,
 		pool->stats.exhausted++;
 	}
 	ms_pool_leave(pool);
-	if (!timeout_ns)
+	if (!until)
 		return -EAGAIN;
-	*ret_name = ms_waiters_block(pool, &waiter, timeout_ns);
+	*ret_name = ms_waiters_block(pool, &waiter, until);
 	*ret_drop = ms_waiters_state(&waiter)->drop;
 	return *ret_name ? 0 : -ETIMEDOUT;
 }
@@ -359,6 +395,8 @@ MS_EXPORT int memslot_pool_acquire(struct memslot_pool *pool, struct memslot_ima
 	size_t size, const struct memslot_acquire_opts *opts, struct memslot_slot **ret_slot)
 {
 	struct ms_request request;
+	enum ms_return how;
+	uint64_t until;
 	uint32_t name;
 	bool drop = false;
 	int error;
@@ -366,9 +404,10 @@ MS_EXPORT int memslot_pool_acquire(struct memslot_pool *pool, struct memslot_ima
 	if (!pool || !ret_slot)
 		return -EINVAL;
 	error = ms_pool_request(pool, image, size, opts, &request);
+	until = deadline(opts);
 	/* A slot that VERIFY finds fault with is quarantined, and another one tried. */
 	for (uint32_t i = 0; !error && i <= pool->count; i++) {
-		error = get(pool, &request, opts, &name, &drop);
+		error = get(pool, &request, until, &name, &drop);
 		if (error)
 			return error;
 		error = hand_out(pool, name, &request, drop);
@@ -376,8 +415,9 @@ MS_EXPORT int memslot_pool_acquire(struct memslot_pool *pool, struct memslot_ima
 			*ret_slot = ms_pool_slot(pool, name);
 			return 0;
 		}
-		ms_pool_shelve(pool, name, MS_RETURN_SICK);
-		error = error == -EUCLEAN ? 0 : error;
+		how = ms_pool_failed(pool, name);
+		ms_pool_shelve(pool, name, how);
+		error = error == -EUCLEAN || how == MS_RETURN_LOST ? 0 : error;
 	}
 	return error ? error : -EAGAIN;
 }
@@ -555,13 +595,13 @@ static int take_back(struct memslot_pool *pool, uint32_t name)
 	enum ms_return how;
 
 	if (back == -EBUSY) {
-		ms_pool_move(ms_pool_seat(pool, name), MS_PLACE_OUT);
+		ms_pool_hand(ms_pool_seat(pool, name));
 		return -EBUSY;
 	}
 	if ((back == MS_BACK_CLEAN || back == MS_BACK_DROP) && nobody_else_has(slot->target))
 		how = ms_lend_blank(slot) ? MS_RETURN_SICK : MS_RETURN_COLD;
 	else if (back < 0)
-		how = ms_state_dead(slot) ? MS_RETURN_LOST : MS_RETURN_SICK;
+		how = ms_pool_failed(pool, name);
 	else
 		how = back == MS_BACK_CLEAN  ? MS_RETURN_CLEAN
 		      : back == MS_BACK_DROP ? MS_RETURN_DROP

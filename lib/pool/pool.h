@@ -162,6 +162,11 @@ MS_HIDDEN void ms_pool_wake(struct memslot_pool *pool, struct ms_wake wake);
 /* Give a slot in TRANSIT back, whatever it takes to stay within the budget. */
 MS_HIDDEN void ms_pool_shelve(struct memslot_pool *pool, uint32_t name, enum ms_return how);
 
+/* How a slot comes back that something failed with. */
+MS_HIDDEN enum ms_return ms_pool_failed(struct memslot_pool *pool, uint32_t name);
+/* A slot in TRANSIT becomes the user's. */
+MS_HIDDEN void ms_pool_hand(struct ms_seat *seat);
+
 /* --- layout.c --- */
 MS_HIDDEN int ms_layout_create(struct memslot_pool *pool, void *base_address);
 MS_HIDDEN void ms_layout_destroy(struct memslot_pool *pool);
@@ -205,7 +210,7 @@ MS_HIDDEN void ms_waiters_hand(
 	struct memslot_pool *pool, uint32_t name, struct memslot_slot_waiter *waiter, bool drop);
 /* Block until served: the slot's name; 0: the time is over. */
 MS_HIDDEN uint32_t ms_waiters_block(
-	struct memslot_pool *pool, struct memslot_slot_waiter *waiter, uint64_t timeout_ns);
+	struct memslot_pool *pool, struct memslot_slot_waiter *waiter, uint64_t until_ns);
 
 /* --- queue.c --- */
 #define MS_QUEUE_BATCH 64

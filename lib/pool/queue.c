@@ -46,6 +46,7 @@ static size_t drop_together(struct memslot_pool *pool, const struct ms_batch *ba
 	for (size_t i = 0; i < count; i++)
 		ms_lend_begin_drop(ms_pool_slot(pool, batch->name[from + i]));
 	done = ms_os_advise_many(ranges, count, MADV_DONTNEED);
+	ms_pool_slot(pool, batch->name[from])->stats.syscalls++;
 	while (done > 0 && clean < count && (uint64_t)done >= ranges[clean].iov_len) {
 		done -= (int64_t)ranges[clean].iov_len;
 		ms_lend_dropped(ms_pool_slot(pool, batch->name[from + clean++]));
@@ -78,9 +79,12 @@ void ms_queue_flush(struct memslot_pool *pool, struct ms_batch *batch, bool all)
 		ms_queue_drop(pool, batch, failed);
 		if (ms_pool_enter(pool))
 			return;
-		for (size_t i = 0; i < count; i++)
-			wakes[i] = ms_pool_settle(pool, batch->name[i],
-				failed[i] ? MS_RETURN_SICK : MS_RETURN_CLEAN);
+		for (size_t i = 0; i < count; i++) {
+			/* Trimmed ones go behind the others: the oldest last of all. */
+			size_t j = ms_pool_seat(pool, batch->name[0])->demoted ? count - 1 - i : i;
+			wakes[i] = ms_pool_settle(pool, batch->name[j],
+				failed[j] ? MS_RETURN_SICK : MS_RETURN_CLEAN);
+		}
 		/* Once the last one is settled the pool may be gone, unless there are more. */
 		batch->count = 0;
 		if (all)

@@ -53,7 +53,7 @@ static void hand(struct memslot_pool *pool, uint32_t name, struct memslot_slot_w
 
 	slot->confined = (pool->flags | waiter->opts.flags) & MEMSLOT_SLOT_CONFINED;
 	ms_lend_give_unseen(slot, drop);
-	ms_pool_move(seat, MS_PLACE_OUT);
+	ms_pool_hand(seat);
 	waiter->slot = slot;
 	atomic_store(&ms_waiters_state(waiter)->word, MS_SERVED);
 }
@@ -95,17 +95,14 @@ void ms_waiters_hand(
 }
 
 uint32_t ms_waiters_block(
-	struct memslot_pool *pool, struct memslot_slot_waiter *waiter, uint64_t timeout_ns)
+	struct memslot_pool *pool, struct memslot_slot_waiter *waiter, uint64_t until_ns)
 {
 	struct ms_waiting *state = ms_waiters_state(waiter);
-	uint64_t now = ms_os_clock_ns(), until;
 	int error = 0;
 
-	if (timeout_ns == MEMSLOT_UNLIMITED || __builtin_add_overflow(now, timeout_ns, &until))
-		until = UINT64_MAX;
 	while (atomic_load(&state->word) == MS_WAITING && error != -ETIMEDOUT &&
 		state->epoch == ms_fork_epoch())
-		error = ms_os_futex_wait(&state->word, MS_WAITING, until);
+		error = ms_os_futex_wait(&state->word, MS_WAITING, until_ns);
 	if (atomic_load(&state->word) == MS_SERVED)
 		return state->name;
 	if (ms_pool_enter(pool))
@@ -179,7 +176,7 @@ MS_EXPORT int memslot_pool_wait(struct memslot_pool *pool, struct memslot_slot_w
 		return 0;
 	error = ms_pool_make(pool, name);
 	if (error) {
-		ms_pool_shelve(pool, name, MS_RETURN_SICK);
+		ms_pool_shelve(pool, name, ms_pool_failed(pool, name));
 		return error;
 	}
 	ms_waiters_hand(pool, name, waiter, drop);

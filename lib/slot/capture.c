@@ -186,7 +186,8 @@ static int map_checkpoint(struct memslot_slot *slot, struct memslot_image *image
 	if (error)
 		return error;
 	slot->mixed = slot->copied = false;
-	slot->image = slot->target = image;
+	slot->image = image;
+	slot->target = slot->image;
 	slot->target_pages = slot->size_pages;
 	return 0;
 }
@@ -207,7 +208,8 @@ static int checkpoint(
 		error = error ? error : again;
 	}
 	if (error) {
-		slot->image = slot->target = old;
+		slot->image = old;
+		slot->target = slot->image;
 		slot->target_pages = old_pages;
 	}
 	memslot_image_unref(error ? image : old);
@@ -229,6 +231,7 @@ MS_EXPORT int memslot_slot_checkpoint(struct memslot_slot *slot, struct memslot_
 		return error;
 	error = checkpoint(slot, ret_image, &unknown);
 	slot->stats.syscalls += ms_os_calls - calls;
+	ms_state_end_change(slot, unknown); /* capture's */
 	ms_state_end(slot, unknown);
 	return error;
 }

@@ -178,6 +178,7 @@ int ms_edge_raise(struct memslot_slot *slot, size_t pages)
 		error = ms_os_protect(from, bytes, RW);
 	if (!error)
 		slot->size_pages = pages;
+	slot->reach = ms_max(slot->reach, pages);
 	return error;
 }
 

@@ -50,6 +50,10 @@ static int show(struct memslot_slot *slot, struct memslot_image *image, size_t p
 		struct ms_evidence evidence = {.now = slot->seen};
 		error = ms_show(slot, image, pages, word, &evidence);
 	} else {
+		if (drop && slot->copied && image != old) { /* else its pages would be copied again */
+			slot->image = NULL;
+			slot->copied = false;
+		}
 		if (drop)
 			error = ms_release_all(slot);
 		if (!error && (image != old || pages != slot->size_pages))
@@ -59,7 +63,8 @@ static int show(struct memslot_slot *slot, struct memslot_image *image, size_t p
 	if (!error && slot->lender->verifies) {
 		error = ms_verify(slot);
 		slot->verify_failures += error == -EUCLEAN;
-		slot->image = slot->target = error ? old : image;
+		slot->image = error ? old : image;
+		slot->target = slot->image;
 	}
 	if (!error && image != old)
 		inherit(slot, image);
@@ -154,12 +159,7 @@ size_t ms_lend_droppable_pages(const struct memslot_slot *slot)
 
 size_t ms_lend_end(const struct memslot_slot *slot)
 {
-	size_t count = slot->retained.count, end = ms_slot_end(slot);
-
-	/* Hidden pages stand at the end of the set. */
-	return count && slot->retained.page[count - 1] >= end
-		       ? slot->retained.page[count - 1] + (size_t)1
-		       : end;
+	return ms_slot_drop_end(slot);
 }
 
 void ms_lend_begin_drop(struct memslot_slot *slot)
@@ -172,6 +172,7 @@ void ms_lend_dropped(struct memslot_slot *slot)
 	slot->stats.private_pages = 0;
 	slot->stats.bytes_dropped += ms_pages_to_bytes(ms_lend_end(slot));
 	slot->retained.count = 0;
+	slot->reach = slot->size_pages;
 	slot->exact = true;
 	bequeath(slot);
 	ms_state_end_away(slot, false);
@@ -194,7 +195,7 @@ int ms_lend_blank(struct memslot_slot *slot)
 	struct memslot_image *old = slot->target;
 	struct ms_evidence evidence = {.drop = true};
 	uint64_t word = ms_state_begin_away(slot), calls = ms_os_calls;
-	int error = ms_show(slot, NULL, 0, word, &evidence);
+	int error = word & MS_STATE_DEAD ? -ESTALE : ms_show(slot, NULL, 0, word, &evidence);
 
 	if (!error)
 		error = ms_release_all(slot); /* hidden pages */

@@ -129,17 +129,16 @@ int ms_release_swapped(struct memslot_slot *slot, size_t first, size_t end)
 int ms_release_all(struct memslot_slot *slot)
 {
 	const struct ms_runs *exempt = &slot->exempt;
-	size_t count = slot->retained.count, end = ms_slot_end(slot), first = 0;
+	size_t end = ms_slot_drop_end(slot), first = 0;
 	struct ms_page_run stretch;
 	int error = 0;
 
-	/* Hidden pages stand at the end of the set. */
-	if (count && slot->retained.page[count - 1] >= end)
-		end = slot->retained.page[count - 1] + (size_t)1;
 	slot->exact = exempt->count == 0; /* until a page has to be copied in place */
 	while (!error && ms_runs_outside(exempt, first, end, &stretch)) {
 		error = ms_release(slot, stretch.first, stretch.end);
 		first = stretch.end;
 	}
+	if (!error)
+		slot->reach = slot->size_pages;
 	return error;
 }

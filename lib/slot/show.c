@@ -261,7 +261,8 @@ MS_EXPORT int memslot_slot_instantiate(
 	slot->stats.syscalls += ms_os_calls - calls;
 	error = ms_state_end_reset(slot, error, true);
 	if (error) { /* also on_reset's: the target is what succeeded last (INVARIANTS 24) */
-		slot->image = slot->target = old;
+		slot->image = old;
+		slot->target = slot->image;
 		slot->target_pages = old_pages;
 	}
 	memslot_image_unref(error ? image : old);

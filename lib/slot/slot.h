@@ -67,6 +67,7 @@ struct memslot_slot {
 						 * fork may come */
 	size_t target_pages;	    /* the size a reset comes back to */
 	_Atomic(size_t) size_pages; /* where the edge is now; read by locate on other threads */
+	size_t reach;		    /* where it was at most since everything was dropped */
 	bool copied;		     /* the image lies in anonymous memory */
 	bool mixed; /* mappings show something else than image (a checkpoint failed):
 		       nothing may be dropped, only copied or mapped over */
@@ -119,6 +120,13 @@ static inline size_t ms_slot_end(const struct memslot_slot *slot)
 	return slot->edge == MS_EDGE_NONE ? slot->capacity_pages : slot->size_pages;
 }
 
+/* Where a drop of everything ends: pages that were only read hide beyond the edge, too. */
+static inline size_t ms_slot_drop_end(const struct memslot_slot *slot)
+{
+	return slot->edge == MS_EDGE_PROTECT ? ms_max(slot->size_pages, slot->reach)
+					     : ms_slot_end(slot);
+}
+
 static inline size_t ms_slot_image_end(const struct memslot_image *image)
 {
 	return image ? image->first + image->pages : 0;
@@ -163,7 +171,9 @@ MS_HIDDEN void ms_state_end_away(struct memslot_slot *slot, bool unknown);
 MS_HIDDEN void ms_state_give(struct memslot_slot *slot);
 /* Away and unknown, whatever it was. */
 MS_HIDDEN void ms_state_lose(struct memslot_slot *slot);
-MS_HIDDEN bool ms_state_unknown(const struct memslot_slot *slot);
+MS_HIDDEN bool ms_state_held(const struct memslot_slot *slot);
+/* Handed to a waiter who has not looked at it yet: it shows somebody else's image. */
+MS_HIDDEN bool ms_state_given(const struct memslot_slot *slot);
 /* The same for destroy: a dead copy may be destroyed whatever holds it had. */
 MS_HIDDEN int ms_state_begin_destroy(struct memslot_slot *slot, uint64_t *ret_word);
 /* A child's copy that may not be used? For calls that change nothing. */

@@ -170,7 +170,10 @@ int ms_state_begin_destroy(struct memslot_slot *slot, uint64_t *ret_word)
 
 uint64_t ms_state_begin_away(struct memslot_slot *slot)
 {
-	(void)word_now(slot);
+	uint64_t word = word_now(slot);
+
+	/* Nothing of a slot is touched while the kernel may still write to it (INVARIANTS 16). */
+	MS_TRAP_UNLESS((word & MS_STATE_DEAD) || !ms_state_held(slot));
 	return atomic_fetch_or(&slot->word, MS_STATE_BUSY);
 }
 
@@ -226,22 +229,28 @@ void ms_state_lose(struct memslot_slot *slot)
 	end(slot, MS_STATE_GIVEN, true);
 }
 
-bool ms_state_unknown(const struct memslot_slot *slot)
+bool ms_state_held(const struct memslot_slot *slot)
 {
-	return atomic_load(&slot->word) & MS_STATE_UNKNOWN;
+	return atomic_load(&slot->word) & (MS_STATE_IO_MASK | MS_STATE_PIN_MASK);
+}
+
+bool ms_state_given(const struct memslot_slot *slot)
+{
+	return atomic_load(&slot->word) & MS_STATE_GIVEN;
 }
 
 /* It is the tenant's slot now: holds are legal, but nothing that must be alone is. */
 static int run_on_reset(struct memslot_slot *slot, uint64_t cleared)
 {
+	uint64_t given = atomic_load(&slot->word) & cleared & MS_STATE_GIVEN;
 	int error;
 
 	slot->callback_thread = ms_counter_thread();
 	atomic_fetch_or(&slot->word, MS_STATE_CALLBACK);
 	atomic_fetch_and(&slot->word, ~cleared);
 	error = slot->on_reset(slot, slot->context);
-	if (error < 0)
-		atomic_fetch_or(&slot->word, MS_STATE_UNKNOWN);
+	if (error < 0) /* what was given unseen still is: the target is somebody else's */
+		atomic_fetch_or(&slot->word, MS_STATE_UNKNOWN | given);
 	atomic_fetch_and(&slot->word, ~MS_STATE_CALLBACK);
 	return error < 0 ? error : 0;
 }

@@ -13,13 +13,13 @@ _memslot() {
 	COMPREPLY=()
 
 	if ((COMP_CWORD == 1)); then
-		mapfile -t COMPREPLY < <(compgen -W 'info image churn --help --version' -- "$word")
+		mapfile -t COMPREPLY < <(compgen -W 'info image churn plan host --help --version' -- "$word")
 		return
 	fi
 	case $command:$before in
 	image:image) words='build show verify' ;;
 	churn:-w | churn:--workload) words="all $(_memslot_names Workloads)" ;;
-	churn:-m | churn:--method) words="all $(_memslot_names Methods)" ;;
+	churn:-m | churn:--method) words="all slot $(_memslot_names Methods)" ;;
 	churn:-r | churn:--reference) words="all none $(_memslot_names References)" ;;
 	esac
 	if [[ -z $words && $word == -* ]]; then
@@ -33,9 +33,12 @@ _memslot() {
 			*) words='--help' ;;
 			esac
 			;;
-		churn) words='--workload --method --reference --threads --list --image-size --size
+		churn) words='--workload --method --reference --threads --pool --slots --list --image-size --size
 			--capacity --at --confined --no-confined --rounds --cycles --seconds --quick
 			--json --progress --help' ;;
+		host) words='--requests --threads --seed --slots --verify --json --help' ;;
+		plan) words='--reserve --guard-before --guard-after --copy-budget --no-edge --json
+			--help' ;;
 		esac
 	fi
 	if [[ -n $words ]]; then
