@@ -27,12 +27,11 @@ static _Atomic(uint64_t) no_page; /* always 0: every question takes the slow way
 _Atomic(uint64_t) *ms_fork_page = &no_page;
 
 static _Atomic(uint64_t) last_epoch;
-static _Atomic(uint64_t) plain_epoch; /* without a wiped page: the epoch, and whose it is */
-static _Atomic(int) plain_pid;
+static _Atomic(uint64_t) plain; /* without a wiped page: whose epoch it is << 32 | the epoch */
 
 static void forget_plain(void)
 {
-	atomic_store(&plain_pid, 0);
+	atomic_store(&plain, 0);
 }
 
 __attribute__((constructor)) static void fork_init(void)
@@ -53,13 +52,15 @@ __attribute__((constructor)) static void fork_init(void)
 
 static uint64_t epoch_by_pid(void)
 {
-	int pid = ms_os_pid();
+	uint64_t pid = (uint32_t)ms_os_pid(), seen = atomic_load(&plain), fresh;
 
-	if (atomic_load(&plain_pid) != pid) {
-		atomic_store(&plain_epoch, atomic_fetch_add(&last_epoch, 1) + 1);
-		atomic_store(&plain_pid, pid);
+	/* Threads that ask for the first time at once get the same. */
+	while (seen >> 32 != pid) {
+		fresh = pid << 32 | (uint32_t)(atomic_fetch_add(&last_epoch, 1) + 1);
+		if (atomic_compare_exchange_weak(&plain, &seen, fresh))
+			seen = fresh;
 	}
-	return atomic_load(&plain_epoch);
+	return seen & UINT32_MAX;
 }
 
 uint64_t ms_fork_epoch_slow(void)

@@ -197,10 +197,10 @@ int ms_lend_blank(struct memslot_slot *slot)
 	uint64_t word = ms_state_begin_away(slot), calls = ms_os_calls;
 	int error = word & MS_STATE_DEAD ? -ESTALE : ms_show(slot, NULL, 0, word, &evidence);
 
-	if (!error)
-		error = ms_release_all(slot); /* hidden pages */
-	if (!error)
+	if (!error) {
 		memslot_image_unref(old);
+		error = ms_release_all(slot); /* hidden pages */
+	}
 	slot->stats.syscalls += ms_os_calls - calls;
 	ms_state_end_away(slot, error != 0);
 	return error;
