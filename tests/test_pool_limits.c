@@ -69,7 +69,7 @@ END_TEST
 
 START_TEST(and_with_an_image_copied_into_each)
 {
-	struct memslot_image *image = image_of(0, 4, 4);
+	struct memslot_image *image;
 	struct sysinfo info;
 	uint32_t count = is_long() ? 200000 : 20000;
 
@@ -77,6 +77,7 @@ START_TEST(and_with_an_image_copied_into_each)
 	SKIP_IF(test_sanitized() || !test_faults_allowed(), "shadow memory for so many would not fit");
 	ck_assert_int_eq(sysinfo(&info), 0);
 	SKIP_IF(info.freeram * info.mem_unit / 20000 < count, "not enough memory for 20 KB each");
+	image = image_of(0, 4, 4);
 	all_out(count, image);
 	memslot_image_unref(image);
 }
@@ -135,14 +136,17 @@ END_TEST
 /* As many as the plan says are out with a mapped image; beyond that an error, and nothing breaks. */
 START_TEST(beyond_the_mappings_there_are_acquire_is_enomem)
 {
-	struct memslot_image *image = image_of(4, 100, 5);
-	struct memslot_plan plan = plan_of(60000, PAGES(120), image, NULL);
-	struct memslot_slot **slots = calloc(60000, sizeof slots[0]);
+	struct memslot_image *image;
+	struct memslot_plan plan;
+	struct memslot_slot **slots;
 	struct memslot_pool *pool;
 	uint32_t out = 0;
 	int error = 0;
 
 	SKIP_IF(test_is_brief() || !test_faults_allowed(), "once is enough");
+	image = image_of(4, 100, 5);
+	plan = plan_of(60000, PAGES(120), image, NULL);
+	slots = calloc(60000, sizeof slots[0]);
 	ck_assert_int_eq(memslot_pool_create(60000, PAGES(120), NULL, &pool), 0);
 	while (out < 60000 && !error) {
 		error = memslot_pool_acquire(pool, image, PAGES(120), NULL, &slots[out]);

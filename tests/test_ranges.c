@@ -675,7 +675,7 @@ END_TEST
 struct crowd {
 	struct memslot_ranges *ranges;
 	_Atomic(unsigned) failures;
-	uint64_t seed;
+	_Atomic(uint64_t) seed;
 };
 
 static void *allocate_and_free(void *argument)
