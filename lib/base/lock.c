@@ -2,11 +2,11 @@
 /*
  * lock.c - the slow half of a lock of one word.
  *
- * Invariant: the word names the owner, in the same store that takes the lock, so that a signal handler
- * knows at every instruction whether the lock is its own thread's. A waiter marks the word before it
- * sleeps, and leaves the mark behind when it gets the lock: no wake-up is lost, and one too many is
- * harmless (U. Drepper, Futexes Are Tricky, 2011). No pthread mutex: it would be an interposition
- * point, and a child could not be told that nobody holds it.
+ * Invariant: the word names the owner, in the same store that takes the lock, so that a signal
+ * handler knows at every instruction whether the lock is its own thread's. A waiter marks the word
+ * before it sleeps, and leaves the mark behind when it gets the lock: no wake-up is lost, and one
+ * too many is harmless (U. Drepper, Futexes Are Tricky, 2011). No pthread mutex: it would be an
+ * interposition point, and a child could not be told that nobody holds it.
  */
 #include "lock.h"
 

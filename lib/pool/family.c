@@ -2,10 +2,10 @@
 /*
  * family.c - all pools of the process, and what becomes of them in a child.
  *
- * Invariant: fork(2) takes every pool's lock before, in the order of their addresses, and gives them
- * back on both sides, so that a child finds lists whole (INVARIANTS 19). What the lock does not cover,
- * slots that another thread was changing, is quarantined there. After a raw clone(2), which runs no
- * handler, a lock that was held makes the pool dead in the child.
+ * Invariant: fork(2) takes every pool's lock before, in the order of their addresses, and gives
+ * them back on both sides, so that a child finds lists whole (INVARIANTS 19). What the lock does
+ * not cover, slots that another thread was changing, is quarantined there. After a raw clone(2),
+ * which runs no handler, a lock that was held makes the pool dead in the child.
  */
 #include "pool/pool.h"
 

@@ -4,10 +4,11 @@
  *
  *   piece: [ guard_before | reserve | guard_after | reserve | guard_after | .. ]
  *
- * Invariant: the table of pieces is complete before create returns and never changes (INVARIANTS 27),
- * so that locate reads it without a lock, in a signal handler too. A slot's guard behind is the next
- * one's guard in front. Small windows are one readable and writable mapping full of guard markers,
- * large ones PROT_NONE (INVARIANTS 14): either way the pool costs a mapping a piece until slots open.
+ * Invariant: the table of pieces is complete before create returns and never changes (INVARIANTS
+ * 27), so that locate reads it without a lock, in a signal handler too. A slot's guard behind is
+ * the next one's guard in front. Small windows are one readable and writable mapping full of guard
+ * markers, large ones PROT_NONE (INVARIANTS 14): either way the pool costs a mapping a piece until
+ * slots open.
  */
 #include "pool/pool.h"
 
@@ -20,7 +21,7 @@
 
 #define GUARD_CHUNK (1ull << 30)   /* markers installed by one call */
 #define ADDRESS_SPACE (1ull << 47) /* of a process, without asking for more */
-#define SLACK (64ull << 30)	   /* of it: programs, libraries, stacks, and what they want to grow */
+#define SLACK (64ull << 30) /* of it: programs, libraries, stacks, and what they want to grow */
 
 static size_t piece_bytes(const struct memslot_pool *pool, uint32_t count)
 {
@@ -104,7 +105,7 @@ MS_EXPORT int memslot_pool_plan(uint32_t count, size_t capacity, const struct me
 	plan.vmas = 1 + plan.count * each;
 	plan.worst_resident_bytes = plan.count * ms_pages_to_bytes(pool.plan.capacity_pages);
 	plan.page_table_bytes = (pool.plan.edge == MS_EDGE_MARKER ? plan.address_space
-								   : plan.worst_resident_bytes) /
+								  : plan.worst_resident_bytes) /
 				ms_page_size() * sizeof(uint64_t);
 	return ms_opts_give(ret_plan, &plan, sizeof plan);
 }
@@ -221,7 +222,8 @@ unsigned char *ms_layout_address(const struct memslot_pool *pool, uint32_t name)
 }
 
 /* The piece that an address lies in, or NULL. */
-static const struct ms_piece *piece_at(const struct memslot_pool *pool, const unsigned char *address)
+static const struct ms_piece *piece_at(
+	const struct memslot_pool *pool, const unsigned char *address)
 {
 	uint32_t low = 0, high = pool->piece_count;
 
@@ -262,8 +264,8 @@ static uint32_t kind_at(const struct memslot_pool *pool, const struct memslot_sl
 	return at < ms_pages_to_bytes(out->size_pages) ? MEMSLOT_AT_INSIDE : MEMSLOT_AT_BEYOND_EDGE;
 }
 
-MS_EXPORT int memslot_pool_locate(const struct memslot_pool *pool, const void *address,
-	struct memslot_location *ret_location)
+MS_EXPORT int memslot_pool_locate(
+	const struct memslot_pool *pool, const void *address, struct memslot_location *ret_location)
 {
 	struct memslot_location location = {.size = sizeof location};
 	const struct ms_piece *piece = pool ? piece_at(pool, address) : NULL;

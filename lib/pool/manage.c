@@ -2,9 +2,9 @@
 /*
  * manage.c - what happens to slots while nobody has them.
  *
- * Invariant: whatever takes a slot off the shelf here moves it to FLUSHING first (prewarm: TRANSIT),
- * works on it without the lock, and settles it, so that acquire, release and fork see it as gone for
- * a while and nothing else. Walks over all seats give the lock up every few hundred.
+ * Invariant: whatever takes a slot off the shelf here moves it to FLUSHING first (prewarm:
+ * TRANSIT), works on it without the lock, and settles it, so that acquire, release and fork see it
+ * as gone for a while and nothing else. Walks over all seats give the lock up every few hundred.
  */
 #include "pool/pool.h"
 
@@ -138,7 +138,8 @@ MS_EXPORT int memslot_pool_trim(
 	return 0;
 }
 
-/* A walk over all seats, a few hundred at a time: `step` says, under the lock, which ones go cold. */
+/* A walk over all seats, a few hundred at a time: `step` says, under the lock, which ones go cold.
+ */
 static int chill_all(struct memslot_pool *pool,
 	bool (*step)(struct memslot_pool *pool, uint32_t name, void *context), void *context)
 {

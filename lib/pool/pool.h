@@ -2,15 +2,16 @@
 /*
  * pool.h - the pool, and who in this room does what.
  *
- *   pool.c      create, destroy, acquire, release       layout.c   addresses, plan, locate
- *   manage.c    prewarm, forget, trim, maintain, stats  shelf.c    which idle slot is next
- *   queue.c     dropping many slots at once             waiters.c  who is served next
- *   family.c    all pools of the process, and children
+ *   pool.c     create, destroy, the lock                layout.c   addresses, plan, locate
+ *   out.c      acquire                                  shelf.c    which idle slot is next
+ *   back.c     release                                  waiters.c  who is served next
+ *   manage.c   prewarm, forget, trim, maintain, stats   queue.c    dropping many slots at once
+ *   family.c   all pools of the process, and children
  *
- * Each slot has a *seat*, where the pool keeps what it knows of it. Seats and all that is said to be
- * "under the lock" belong to who holds the pool's lock; the slot itself belongs to who has it: the
- * user while it is out, the thread that moved it to MS_PLACE_TRANSIT or MS_PLACE_FLUSHING, nobody
- * while it is idle. Nothing that takes long is done under the lock, and no system call.
+ * Each slot has a *seat*, where the pool keeps what it knows of it. Seats and all that is said to
+ * be "under the lock" belong to who holds the pool's lock; the slot itself belongs to who has it:
+ * the user while it is out, the thread that moved it to MS_PLACE_TRANSIT or MS_PLACE_FLUSHING,
+ * nobody while it is idle. Nothing that takes long is done under the lock, and no system call.
  */
 #ifndef MS_POOL_H
 #define MS_POOL_H
@@ -36,22 +37,22 @@ enum ms_place {
 
 /* Seats are named by index + 1; 0: none. */
 struct ms_seat {
-	_Atomic(uint64_t) where;     /* enum ms_place | ticket << 8 */
-	struct memslot_image *image; /* shown when idle; asked for when out. Not a reference */
-	uint64_t key;		     /* whose resident pages these are */
-	uint64_t since_ns;	     /* idle since; only with max_age */
-	uint64_t thread;	     /* TRANSIT, FLUSHING: who is at it */
-	uint32_t resident;	     /* pages counted in the pool's sum */
-	uint32_t droppable;	     /* of them; a copied image's stay */
-	uint32_t next, prev;	     /* in the list of its place */
-	uint32_t group_next, group_prev;       /* warm: same image and key, last used first */
+	_Atomic(uint64_t) where;	 /* enum ms_place | ticket << 8 */
+	struct memslot_image *image;	 /* shown when idle; asked for when out. Not a reference */
+	uint64_t key;			 /* whose resident pages these are */
+	uint64_t since_ns;		 /* idle since; only with max_age */
+	uint64_t thread;		 /* TRANSIT, FLUSHING: who is at it */
+	uint32_t resident;		 /* pages counted in the pool's sum */
+	uint32_t droppable;		 /* of them; a copied image's stay */
+	uint32_t next, prev;		 /* in the list of its place */
+	uint32_t group_next, group_prev; /* warm: same image and key, last used first */
 	uint32_t bucket_next, bucket_prev;     /* warm, first of its group */
 	uint32_t resident_next, resident_prev; /* warm with droppable pages, last used first */
 	bool placed;			       /* the slot has been made */
 	bool forgotten;			       /* goes cold when it comes back */
-	bool unheld;			       /* the last hold ended before it got to the held list */
-	bool demoted;			       /* warm, and taken away for its memory: comes back last */
-	struct memslot_slot_stats counted;     /* of its stats, in the pool's sums */
+	bool unheld;  /* the last hold ended before it got to the held list */
+	bool demoted; /* warm, and taken away for its memory: comes back last */
+	struct memslot_slot_stats counted; /* of its stats, in the pool's sums */
 };
 
 struct ms_list {
@@ -89,8 +90,8 @@ struct memslot_pool {
 	uint32_t fresh; /* from here on never used */
 	struct ms_list cold, warm, queued, held, sick, lost, resident;
 	uint64_t resident_pages, queued_pages, image_pages; /* resident: of warm slots */
-	uint64_t live;	   /* OUT and TRANSIT */
-	uint64_t flushing; /* FLUSHING */
+	uint64_t live;					    /* OUT and TRANSIT */
+	uint64_t flushing;				    /* FLUSHING */
 	uint64_t tickets;
 	struct memslot_slot_waiter *first_waiter, *last_waiter;
 	struct memslot_pool_stats stats; /* sums; the gauges are filled in when asked */
@@ -145,13 +146,15 @@ struct ms_wake {
 };
 
 /* --- pool.c --- */
+/* An option that may be 0 (a default), NONE or UNLIMITED. */
+MS_HIDDEN uint64_t ms_pool_limit(uint64_t value, uint64_t by_default);
 /* The lock; -ESTALE: dead in this child, not taken. */
 MS_HIDDEN int ms_pool_enter(struct memslot_pool *pool);
 MS_HIDDEN void ms_pool_leave(struct memslot_pool *pool);
 MS_HIDDEN int ms_pool_request(const struct memslot_pool *pool, struct memslot_image *image,
 	uint64_t size, const struct memslot_acquire_opts *opts, struct ms_request *ret_request);
-/* Under the lock: an idle slot, or 0, goes to TRANSIT for a request. *ret_drop: nothing resident in it
- * may be seen. */
+/* Under the lock: an idle slot, or 0, goes to TRANSIT for a request. *ret_drop: nothing resident in
+ * it may be seen. */
 MS_HIDDEN uint32_t ms_pool_claim(
 	struct memslot_pool *pool, const struct ms_request *request, bool *ret_drop);
 MS_HIDDEN int ms_pool_make(struct memslot_pool *pool, uint32_t name);

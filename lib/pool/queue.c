@@ -2,9 +2,9 @@
 /*
  * queue.c - dropping many slots by one process_madvise(2).
  *
- * Invariant: a slot in a batch is FLUSHING: nobody else takes it until it is settled. The kernel may
- * do a part (INVARIANTS 21): the bytes it returns are a prefix, the slot it ends in and those behind
- * are dropped one by one, and a slot counts as clean only then. Batches stay below 2 GiB.
+ * Invariant: a slot in a batch is FLUSHING: nobody else takes it until it is settled. The kernel
+ * may do a part (INVARIANTS 21): the bytes it returns are a prefix, the slot it ends in and those
+ * behind are dropped one by one, and a slot counts as clean only then. Batches stay below 2 GiB.
  */
 #include "pool/pool.h"
 
@@ -82,8 +82,8 @@ void ms_queue_flush(struct memslot_pool *pool, struct ms_batch *batch, bool all)
 		for (size_t i = 0; i < count; i++) {
 			/* Trimmed ones go behind the others: the oldest last of all. */
 			size_t j = ms_pool_seat(pool, batch->name[0])->demoted ? count - 1 - i : i;
-			wakes[i] = ms_pool_settle(pool, batch->name[j],
-				failed[j] ? MS_RETURN_SICK : MS_RETURN_CLEAN);
+			wakes[i] = ms_pool_settle(
+				pool, batch->name[j], failed[j] ? MS_RETURN_SICK : MS_RETURN_CLEAN);
 		}
 		/* Once the last one is settled the pool may be gone, unless there are more. */
 		batch->count = 0;

@@ -6,10 +6,10 @@
  *                                      |
  *                                     slot <-> slot        last used first
  *
- * Invariant: an idle slot is in the list of its place, a warm one also in its group, and in the list
- * of residents when it keeps pages that it could give up. Only the first of a group hangs in its bucket, so that finding a
- * group takes as long with a million slots as with ten. Lists are names in the seats: no allocation.
- * Everything under the pool's lock.
+ * Invariant: an idle slot is in the list of its place, a warm one also in its group, and in the
+ * list of residents when it keeps pages that it could give up. Only the first of a group hangs in
+ * its bucket, so that finding a group takes as long with a million slots as with ten. Lists are
+ * names in the seats: no allocation. Everything under the pool's lock.
  */
 #include "pool/pool.h"
 

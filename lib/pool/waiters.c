@@ -3,10 +3,10 @@
  * waiters.c - who waits for a slot, first come first served.
  *
  * Invariant: while somebody waits no slot is idle: whoever frees one takes the first waiter out of
- * the queue and gives it the slot, in one step under the lock, so that nobody can come in between and
- * nobody is forgotten (INVARIANTS 31). A blocked thread sleeps on a word of its own. An event is
- * written after the lock is released; until it is, the pool counts it, so that cancel does not return
- * while somebody may still write to a descriptor that is about to be closed.
+ * the queue and gives it the slot, in one step under the lock, so that nobody can come in between
+ * and nobody is forgotten (INVARIANTS 31). A blocked thread sleeps on a word of its own. An event
+ * is written after the lock is released; until it is, the pool counts it, so that cancel does not
+ * return while somebody may still write to a descriptor that is about to be closed.
  */
 #include "pool/pool.h"
 
@@ -45,8 +45,8 @@ void ms_waiters_remove(struct memslot_pool *pool, struct memslot_slot_waiter *wa
 }
 
 /* The last thing done to the waiter: it may be gone as soon as the event is written. */
-static void hand(struct memslot_pool *pool, uint32_t name, struct memslot_slot_waiter *waiter,
-	bool drop)
+static void hand(
+	struct memslot_pool *pool, uint32_t name, struct memslot_slot_waiter *waiter, bool drop)
 {
 	struct ms_seat *seat = ms_pool_seat(pool, name);
 	struct memslot_slot *slot = ms_pool_slot(pool, name);
@@ -107,7 +107,8 @@ uint32_t ms_waiters_block(
 		return state->name;
 	if (ms_pool_enter(pool))
 		return 0;
-	/* Who was taken out of the queue has a slot, however late it is. In a child nobody waits. */
+	/* Who was taken out of the queue has a slot, however late it is. In a child nobody waits.
+	 */
 	if (atomic_load(&state->word) == MS_WAITING && state->epoch == ms_fork_epoch())
 		ms_waiters_remove(pool, waiter);
 	pool->stats.exhausted += atomic_load(&state->word) == MS_WAITING;

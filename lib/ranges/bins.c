@@ -1,19 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * bins.c - arithmetic of free ranges: two-level bins over nodes that lie apart from what they manage.
+ * bins.c - arithmetic of free ranges: two-level bins over nodes that lie apart from what they
+ * manage.
  *
  *   bin = (row, column): sizes 1 .. 31 exactly, then 32 bins for each power of two
  *   region:  [node]<->[node]<->[node]    physical neighbours, fenced at the region's ends
  *
- * Invariant: nodes of a region cover it without holes, two free ones never touch, and a free node is
- * in the bin of its size; bitmaps tell which bins hold one. Never touches the memory it manages and
- * makes no system call. Freeing needs no node. Indices are checked against the arena's own bounds
- * before they are followed, and walks are bounded, because bins and nodes may lie where a guest can
- * write: then anything may be answered, but nothing outside is touched.
+ * Invariant: nodes of a region cover it without holes, two free ones never touch, and a free node
+ * is in the bin of its size; bitmaps tell which bins hold one. Never touches the memory it manages
+ * and makes no system call. Freeing needs no node. Indices are checked against the arena's own
+ * bounds before they are followed, and walks are bounded, because bins and nodes may lie where a
+ * guest can write: then anything may be answered, but nothing outside is touched.
  *
  * Source: M. Masmano et al., TLSF, 2004 (two levels, two bitmaps, good fit); S. Aaltonen,
- * OffsetAllocator, 2023 (out of band, mantissa classes); the rest against the defects of both: padding
- * and tail go back, and the last resort is exact.
+ * OffsetAllocator, 2023 (out of band, mantissa classes); the rest against the defects of both:
+ * padding and tail go back, and the last resort is exact.
  */
 #include "ranges/bins.h"
 
@@ -142,9 +143,8 @@ static uint32_t class_from(const struct ms_bins *bins, uint32_t class)
 	columns = bins->columns[row] & ~0u << (class % MS_BINS_COLUMNS);
 	if (columns)
 		return row * MS_BINS_COLUMNS + (uint32_t)__builtin_ctz(columns);
-	rows = row + 1 < MS_BINS_ROWS
-		       ? bins->rows & ~0u << (row + 1) & ((1u << MS_BINS_ROWS) - 1)
-		       : 0;
+	rows = row + 1 < MS_BINS_ROWS ? bins->rows & ~0u << (row + 1) & ((1u << MS_BINS_ROWS) - 1)
+				      : 0;
 	if (!rows)
 		return MS_BINS_NONE;
 	row = (uint32_t)__builtin_ctz(rows);
@@ -174,8 +174,8 @@ static bool fits(
 }
 
 /* Nodes of one class that fit: the first, or of `looks` the one that leaves least. */
-static uint32_t look_through(const struct ms_arena *arena, uint32_t class, uint32_t size,
-	uint32_t align, uint32_t looks)
+static uint32_t look_through(
+	const struct ms_arena *arena, uint32_t class, uint32_t size, uint32_t align, uint32_t looks)
 {
 	uint32_t index = head_of(arena->bins, class), best = MS_BINS_NONE, least = MS_BINS_NONE;
 
@@ -195,7 +195,8 @@ static uint32_t look_through(const struct ms_arena *arena, uint32_t class, uint3
 
 /* Of the first few of a class the one that lies lowest: what is left free gathers at the other end,
  * and large ranges find room there much longer (Wilson et al., 1995: address order). */
-static uint32_t look_low(const struct ms_arena *arena, uint32_t class, uint32_t size, uint32_t align)
+static uint32_t look_low(
+	const struct ms_arena *arena, uint32_t class, uint32_t size, uint32_t align)
 {
 	uint32_t index = head_of(arena->bins, class), lowest = MS_BINS_NONE, offset = MS_BINS_NONE;
 
@@ -227,15 +228,15 @@ static uint32_t choose_fast(const struct ms_arena *arena, uint32_t size, uint32_
 	if (class == MS_BINS_NONE || align == 1 || size + (uint64_t)align > MS_BINS_UNITS_MAX)
 		return MS_BINS_NONE;
 	class = class_from(arena->bins, class_up(size + align - 1));
-	return class == MS_BINS_NONE ? MS_BINS_NONE
-				     : look_through(arena, class, size, align, 0);
+	return class == MS_BINS_NONE ? MS_BINS_NONE : look_through(arena, class, size, align, 0);
 }
 
 /* Every node that could fit and that the fast way may have passed over. */
 static uint32_t choose_exact(
 	const struct ms_arena *arena, uint32_t size, uint32_t align, uint32_t looks)
 {
-	uint32_t last = class_up((uint32_t)ms_min(size + (uint64_t)align - 1, MS_BINS_UNITS_MAX - 1));
+	uint32_t last =
+		class_up((uint32_t)ms_min(size + (uint64_t)align - 1, MS_BINS_UNITS_MAX - 1));
 	uint32_t class = class_from(arena->bins, class_down(size)), index;
 
 	while (class != MS_BINS_NONE && class <= last) {
@@ -317,8 +318,8 @@ static uint32_t use(struct ms_arena *arena, uint32_t index)
 	return index;
 }
 
-/* Take [offset, offset + size) out of a free node: a node that has rested becomes the range, so that
- * no handle comes back soon. Where no node is left the range keeps the tail. */
+/* Take [offset, offset + size) out of a free node: a node that has rested becomes the range, so
+ * that no handle comes back soon. Where no node is left the range keeps the tail. */
 static uint32_t take(struct ms_arena *arena, uint32_t index, uint32_t offset, uint32_t size)
 {
 	struct ms_node *node = &arena->nodes[index];
@@ -493,8 +494,11 @@ uint32_t ms_bins_add(struct ms_arena *arena, uint32_t region, uint32_t units)
 	if (index == MS_BINS_NONE)
 		return index;
 	generation = arena->nodes[index].generation;
-	arena->nodes[index] = (struct ms_node){.size = units, .left = MS_BINS_NONE,
-		.right = MS_BINS_NONE, .generation = generation, .region = region};
+	arena->nodes[index] = (struct ms_node){.size = units,
+		.left = MS_BINS_NONE,
+		.right = MS_BINS_NONE,
+		.generation = generation,
+		.region = region};
 	set_ends(arena, index);
 	bin_put(arena, index);
 	return index;
@@ -554,7 +558,8 @@ uint32_t ms_bins_largest(const struct ms_arena *arena)
 }
 
 /* One bin: every node is free, of this class, and linked both ways. */
-static bool check_bin(const struct ms_arena *arena, uint32_t class, uint64_t *units, uint64_t *count)
+static bool check_bin(
+	const struct ms_arena *arena, uint32_t class, uint64_t *units, uint64_t *count)
 {
 	uint32_t index = head_of(arena->bins, class), prev = MS_BINS_NONE;
 
@@ -574,7 +579,8 @@ static bool check_bin(const struct ms_arena *arena, uint32_t class, uint64_t *un
 static bool check_node(const struct ms_arena *arena, uint32_t index)
 {
 	const struct ms_node *node = &arena->nodes[index];
-	const struct ms_node *right = node_at(arena, node->right), *left = node_at(arena, node->left);
+	const struct ms_node *right = node_at(arena, node->right),
+			     *left = node_at(arena, node->left);
 
 	if ((node->right != MS_BINS_NONE && !right) || (node->left != MS_BINS_NONE && !left))
 		return false;
@@ -594,7 +600,7 @@ bool ms_bins_check(const struct ms_arena *arena)
 
 	if (bins->node_count > arena->node_max)
 		return false;
-	for (uint32_t class = 0; class < MS_BINS_ROWS * MS_BINS_COLUMNS; class++) {
+	for (uint32_t class = 0; class < MS_BINS_ROWS * MS_BINS_COLUMNS; class ++) {
 		bool bit = bins->columns[class / MS_BINS_COLUMNS] >> class % MS_BINS_COLUMNS & 1;
 		if (bit && !check_bin(arena, class, &binned, &binned_count))
 			return false;

@@ -39,7 +39,7 @@ struct ms_arena {
 	struct ms_bins *bins;
 	struct ms_node *nodes;
 	uint32_t node_max;
-	const uint32_t *bias; /* of each region: its start in units, as far as alignment goes */
+	const uint32_t *bias;	/* of each region: its start in units, as far as alignment goes */
 	uint32_t *first, *last; /* of each region: its outermost nodes */
 	uint32_t region_max;
 };
@@ -54,8 +54,7 @@ MS_HIDDEN bool ms_bins_extend(struct ms_arena *arena, uint32_t region, uint32_t 
 
 /* Units of at least `size` that begin at a multiple of `align` (a power of two): a node, or
  * MS_BINS_NONE. Exact: there is none only when there is none. `best`: the tightest of a few. */
-MS_HIDDEN uint32_t ms_bins_alloc(
-	struct ms_arena *arena, uint32_t size, uint32_t align, bool best);
+MS_HIDDEN uint32_t ms_bins_alloc(struct ms_arena *arena, uint32_t size, uint32_t align, bool best);
 /* These units of a region, that lie in a free node: the same. */
 MS_HIDDEN uint32_t ms_bins_alloc_at(
 	struct ms_arena *arena, uint32_t node, uint32_t offset, uint32_t size);

@@ -70,7 +70,8 @@ static int configure(struct memslot_ranges *ranges, const struct memslot_ranges_
 	if (!is_power(unit) || unit > 1u << 30 || !is_power(ranges->min_align) ||
 		(ranges->max_align != UINT64_MAX && !is_power(ranges->max_align)) ||
 		ms_max(ranges->min_align, unit) > ranges->max_align ||
-		(opts->pool && unit > ms_page_size()) || /* slots begin at pages */ ranges->min_size > ranges->max_size ||
+		(opts->pool && unit > ms_page_size()) ||
+		/* slots begin at pages */ ranges->min_size > ranges->max_size ||
 		(opts->region_size && !opts->pool))
 		return -EINVAL;
 	if (ranges->max_ranges > MAX_MAX_RANGES)
@@ -79,8 +80,8 @@ static int configure(struct memslot_ranges *ranges, const struct memslot_ranges_
 	ranges->min_align = ms_max(ranges->min_align, unit);
 	if (opts->pool)
 		capacity = ms_pages_to_bytes(opts->pool->plan.capacity_pages);
-	ranges->region_size = option(
-		opts->region_size, ms_min(capacity, MAX_REGION_UNITS << ranges->unit_shift));
+	ranges->region_size =
+		option(opts->region_size, ms_min(capacity, MAX_REGION_UNITS << ranges->unit_shift));
 	if (opts->pool && ranges->region_size < unit)
 		return -EINVAL;
 	return ranges->region_size > capacity ? -EMSGSIZE : 0;
@@ -96,8 +97,9 @@ static int allocate(const struct memslot_ranges *plan, struct memslot_ranges **r
 	size_t numbers = MS_RANGES_REGIONS * sizeof(uint32_t);
 	struct memslot_ranges *ranges;
 	void *mapping;
-	int error = ms_os_reserve(NULL, head + regions + 5 * numbers + nodes * sizeof(struct ms_node),
-		PROT_READ | PROT_WRITE, &mapping);
+	int error =
+		ms_os_reserve(NULL, head + regions + 5 * numbers + nodes * sizeof(struct ms_node),
+			PROT_READ | PROT_WRITE, &mapping);
 
 	if (error)
 		return error;
@@ -112,7 +114,10 @@ static int allocate(const struct memslot_ranges *plan, struct memslot_ranges **r
 	ranges->last = (uint32_t *)((unsigned char *)mapping + (at += numbers));
 	ranges->arena = (struct ms_arena){.bins = &ranges->bins,
 		.nodes = (struct ms_node *)((unsigned char *)mapping + (at += numbers)),
-		.node_max = (uint32_t)nodes, .bias = ranges->bias, .first = ranges->first, .last = ranges->last,
+		.node_max = (uint32_t)nodes,
+		.bias = ranges->bias,
+		.first = ranges->first,
+		.last = ranges->last,
 		.region_max = MS_RANGES_REGIONS};
 	ranges->free_region = MS_RANGES_REGIONS;
 	ms_bins_init(&ranges->bins);
@@ -167,8 +172,8 @@ static struct memslot_range range_of(const struct memslot_ranges *ranges, uint32
 }
 
 /* Under the lock: the range's node. */
-static int node_of(const struct memslot_ranges *ranges, const struct memslot_range *range,
-	uint32_t *ret_index)
+static int node_of(
+	const struct memslot_ranges *ranges, const struct memslot_range *range, uint32_t *ret_index)
 {
 	uint32_t index = (uint32_t)(range->handle & ((1u << NODE_BITS) - 1));
 	const struct ms_node *node;
@@ -334,9 +339,9 @@ MS_EXPORT int memslot_ranges_alloc(struct memslot_ranges *ranges, uint64_t size,
 			break;
 		grows = ranges->bins.live - ranges->plugs < ranges->max_ranges;
 		ms_ranges_leave(ranges);
-		grows = grows && ms_regions_grow(ranges,
-					 (uint64_t)wanted.units << ranges->unit_shift,
-					 (uint64_t)wanted.align << ranges->unit_shift);
+		grows = grows &&
+			ms_regions_grow(ranges, (uint64_t)wanted.units << ranges->unit_shift,
+				(uint64_t)wanted.align << ranges->unit_shift);
 	}
 	if (!error)
 		*ret_range = range_of(ranges, index);
@@ -387,8 +392,7 @@ static int give_back(struct memslot_ranges *ranges, uint32_t index)
 	return 0;
 }
 
-MS_EXPORT int memslot_ranges_free(
-	struct memslot_ranges *ranges, const struct memslot_range *range)
+MS_EXPORT int memslot_ranges_free(struct memslot_ranges *ranges, const struct memslot_range *range)
 {
 	uint32_t index;
 	int error;
@@ -481,8 +485,7 @@ MS_EXPORT int memslot_ranges_resize(
 
 /* --- guards --- */
 
-MS_EXPORT int memslot_ranges_guard(
-	struct memslot_ranges *ranges, const struct memslot_range *range)
+MS_EXPORT int memslot_ranges_guard(struct memslot_ranges *ranges, const struct memslot_range *range)
 {
 	uint32_t index;
 	int error;
@@ -519,8 +522,8 @@ MS_EXPORT int memslot_ranges_unguard(
 
 /* --- questions --- */
 
-MS_EXPORT int memslot_ranges_find(const struct memslot_ranges *ranges, const void *address,
-	struct memslot_range *ret_range)
+MS_EXPORT int memslot_ranges_find(
+	const struct memslot_ranges *ranges, const void *address, struct memslot_range *ret_range)
 {
 	struct memslot_expansion *region;
 	int error = -ENOENT;

@@ -14,8 +14,8 @@
 #include <memslot/ranges.h>
 
 #define MS_RANGES_REGIONS 65536u
-/* In a used node's count of guards: nobody has it. A free node of a region that is not allocated from
- * just now, or a range that is being cleared. */
+/* In a used node's count of guards: nobody has it. A free node of a region that is not allocated
+ * from just now, or a range that is being cleared. */
 #define MS_RANGES_PLUG 0xffffffffu
 
 enum ms_region_state {
@@ -33,9 +33,9 @@ struct memslot_expansion {
 	uint64_t offset, bytes, tag;
 	struct memslot_slot *slot;
 	uint32_t units;
-	uint32_t live;	       /* ranges in it, plugs not counted */
-	uint32_t high;	       /* units below were given out once; above, a slot's are still zero */
-	uint32_t next_free;    /* of unused entries */
+	uint32_t live;	    /* ranges in it, plugs not counted */
+	uint32_t high;	    /* units below were given out once; above, a slot's are still zero */
+	uint32_t next_free; /* of unused entries */
 	enum ms_region_state state;
 };
 
@@ -50,7 +50,8 @@ struct memslot_ranges {
 	uint64_t salt;
 	size_t bookkeeping_bytes;
 	struct memslot_expansion *regions;
-	uint32_t *by_offset, *by_base; /* regions that are not NONE; that are LIVE or DRAINING with memory */
+	uint32_t *by_offset,
+		*by_base; /* regions that are not NONE; that are LIVE or DRAINING with memory */
 
 	/* under the lock */
 	struct ms_lock lock;
@@ -60,7 +61,7 @@ struct memslot_ranges {
 	uint32_t base_count;
 	uint32_t pending, resetting; /* regions; while there are any, close and reset are refused */
 	uint32_t *bias, *first, *last; /* see bins.h */
-	uint32_t prefaulted; /* nodes */
+	uint32_t prefaulted;	       /* nodes */
 	uint64_t next_offset, plugs, plugged_units, allocs, failures, region_bytes;
 	uint64_t guarded; /* ranges with a guard, or being cleared */
 };

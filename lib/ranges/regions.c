@@ -3,10 +3,10 @@
  * regions.c - where ranges come from, and how regions go back.
  *
  * Invariant: a region's place in the offset space is drawn once and never used again, so that an
- * aborted expansion can overlap nothing and an offset from the past names nothing. A region goes back
- * exactly once, and only when no range lies in it. The free nodes of a region that is drained are
- * *plugs*: used, by nobody, so that the bins do not know them. User code and slots are called without
- * the lock.
+ * aborted expansion can overlap nothing and an offset from the past names nothing. A region goes
+ * back exactly once, and only when no range lies in it. The free nodes of a region that is drained
+ * are *plugs*: used, by nobody, so that the bins do not know them. User code and slots are called
+ * without the lock.
  */
 #include "ranges/ranges.h"
 
@@ -92,7 +92,8 @@ uint32_t ms_regions_node(
 {
 	uint32_t index = first_of(ranges, region);
 
-	while (ms_ranges_node(ranges, index)->offset + ms_bins_size(ms_ranges_node(ranges, index)) <=
+	while (ms_ranges_node(ranges, index)->offset +
+			ms_bins_size(ms_ranges_node(ranges, index)) <=
 		unit)
 		index = ms_ranges_node(ranges, index)->right;
 	return index;
@@ -112,7 +113,8 @@ static void erase(uint32_t *table, uint32_t count, uint32_t place)
 /* --- adding --- */
 
 /* Under the lock: a place in the offset space. */
-static int begin(struct memslot_ranges *ranges, uint64_t size, struct memslot_expansion **ret_region)
+static int begin(
+	struct memslot_ranges *ranges, uint64_t size, struct memslot_expansion **ret_region)
 {
 	uint64_t units = size >> ranges->unit_shift;
 	uint32_t number = ranges->free_region;
@@ -125,7 +127,8 @@ static int begin(struct memslot_ranges *ranges, uint64_t size, struct memslot_ex
 	if (units >= MS_BINS_UNITS_MAX)
 		return -EMSGSIZE;
 	if (__builtin_add_overflow(ranges->next_offset,
-		    (units + OFFSET_STEP - 1) / OFFSET_STEP * OFFSET_STEP << ranges->unit_shift, &next))
+		    (units + OFFSET_STEP - 1) / OFFSET_STEP * OFFSET_STEP << ranges->unit_shift,
+		    &next))
 		return -ENOSPC;
 	if (number == MS_RANGES_REGIONS) {
 		if (ranges->region_high == MS_RANGES_REGIONS)
@@ -135,8 +138,10 @@ static int begin(struct memslot_ranges *ranges, uint64_t size, struct memslot_ex
 	}
 	region = &ranges->regions[number];
 	ranges->free_region = region->next_free;
-	*region = (struct memslot_expansion){.ranges = ranges, .offset = ranges->next_offset,
-		.bytes = units << ranges->unit_shift, .units = (uint32_t)units,
+	*region = (struct memslot_expansion){.ranges = ranges,
+		.offset = ranges->next_offset,
+		.bytes = units << ranges->unit_shift,
+		.units = (uint32_t)units,
 		.state = MS_REGION_PENDING};
 	ranges->next_offset = next;
 	ranges->by_offset[ranges->region_count++] = number; /* offsets only rise */
@@ -291,8 +296,8 @@ void ms_regions_hand_back(struct memslot_ranges *ranges, const struct memslot_ex
 	if (region->slot)
 		(void)memslot_pool_release(ranges->pool, region->slot);
 	else if (ranges->release)
-		ranges->release(ranges->context, region->base, region->bytes, region->offset,
-			region->tag);
+		ranges->release(
+			ranges->context, region->base, region->bytes, region->offset, region->tag);
 }
 
 /* --- draining --- */

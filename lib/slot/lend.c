@@ -4,8 +4,8 @@
  *
  * Invariant: a slot that is *away* belongs to the pool: every call of its last user is refused, and
  * it is pristine, or unknown, or waits to be dropped. From here it comes back to a user in one way
- * only, through ms_lend_show or ms_lend_show_given. The pool sees to it that one thread at a time is
- * at a slot that is away; nothing here knows the pool's lock.
+ * only, through ms_lend_show or ms_lend_show_given. The pool sees to it that one thread at a time
+ * is at a slot that is away; nothing here knows the pool's lock.
  */
 #include "slot/slot.h"
 
@@ -50,7 +50,8 @@ static int show(struct memslot_slot *slot, struct memslot_image *image, size_t p
 		struct ms_evidence evidence = {.now = slot->seen};
 		error = ms_show(slot, image, pages, word, &evidence);
 	} else {
-		if (drop && slot->copied && image != old) { /* else its pages would be copied again */
+		if (drop && slot->copied &&
+			image != old) { /* else its pages would be copied again */
 			slot->image = NULL;
 			slot->copied = false;
 		}

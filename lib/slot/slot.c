@@ -78,8 +78,7 @@ static void configure(struct memslot_slot *slot, const struct memslot_slot_opts 
 	};
 }
 
-int ms_slot_plan(
-	size_t capacity, const struct memslot_slot_opts *opts, struct memslot_slot *plan)
+int ms_slot_plan(size_t capacity, const struct memslot_slot_opts *opts, struct memslot_slot *plan)
 {
 	size_t budget = ms_bytes_to_pages(option(opts->copy_budget, COPY_BUDGET));
 	int error = check(opts);
@@ -112,7 +111,8 @@ void ms_slot_place(struct memslot_slot *slot, const struct memslot_slot *plan, v
 	*slot = *plan;
 	slot->exempt.run = runs;
 	slot->protects.run = runs + MS_RUNS_MAX;
-	ms_retained_init(&slot->retained, (unsigned char *)slot + struct_bytes(), plan->retained.max);
+	ms_retained_init(
+		&slot->retained, (unsigned char *)slot + struct_bytes(), plan->retained.max);
 	ms_policy_init(&slot->policy, (uintptr_t)slot);
 	atomic_store(&slot->epoch, ms_fork_epoch());
 }

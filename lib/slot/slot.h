@@ -61,29 +61,29 @@ struct memslot_slot {
 	uint64_t callback_thread; /* whose on_reset is running */
 
 	/* what it shows */
-	struct memslot_image *image;  /* NULL: zeros */
+	struct memslot_image *image;		/* NULL: zeros */
 	_Atomic(struct memslot_image *) target; /* a reference: what a reset comes back to; image is
 						 * the same but in the middle of a change, where a
 						 * fork may come */
-	size_t target_pages;	    /* the size a reset comes back to */
+	size_t target_pages;			/* the size a reset comes back to */
 	_Atomic(size_t) size_pages; /* where the edge is now; read by locate on other threads */
 	size_t reach;		    /* where it was at most since everything was dropped */
-	bool copied;		     /* the image lies in anonymous memory */
+	bool copied;		    /* the image lies in anonymous memory */
 	bool mixed; /* mappings show something else than image (a checkpoint failed):
 		       nothing may be dropped, only copied or mapped over */
 	bool populated;
 
 	/* what may differ from it */
 	struct ms_retained retained;
-	bool exact;		/* every private page below the edge or hidden is in the set */
-	struct ms_reading seen; /* no later than the hand-out; thread 0: none */
-	bool confined;		/* this hand-out's promise */
-	bool given_drop;	/* given unseen to another affinity key */
+	bool exact;		  /* every private page below the edge or hidden is in the set */
+	struct ms_reading seen;	  /* no later than the hand-out; thread 0: none */
+	bool confined;		  /* this hand-out's promise */
+	bool given_drop;	  /* given unseen to another affinity key */
 	uint32_t verify_failures; /* not yet counted by the pool */
-	bool no_counter;	/* NOHUGEPAGE is not to be had: the counter proves nothing */
-	uint8_t spoilt;		/* readings in a row that moved for nothing */
-	uint8_t own_readings;	/* hand-outs for which the thread's last reading will not do */
-	uint16_t pause;		/* resets for which not to ask at all */
+	bool no_counter;	  /* NOHUGEPAGE is not to be had: the counter proves nothing */
+	uint8_t spoilt;		  /* readings in a row that moved for nothing */
+	uint8_t own_readings;	  /* hand-outs for which the thread's last reading will not do */
+	uint16_t pause;		  /* resets for which not to ask at all */
 	struct ms_runs exempt, protects;
 
 	struct ms_policy policy;
@@ -146,10 +146,10 @@ static inline bool ms_slot_foreign(const struct memslot_slot *slot)
 #define MS_STATE_TOUCHED (1ull << 50)	      /* held or pinned at some time since the last reset */
 #define MS_STATE_UNCONFINED (1ull << 51)      /* CONFINED is withdrawn until the next hand-out */
 #define MS_STATE_UNKNOWN (1ull << 52)
-#define MS_STATE_DEAD (1ull << 53)	      /* a child's copy that may not be used */
-#define MS_STATE_CHANGING (1ull << 54)	      /* a call that need not be alone changes the slot */
-#define MS_STATE_AWAY (1ull << 55)	      /* the pool has it: nobody else may begin anything */
-#define MS_STATE_GIVEN (1ull << 56)	      /* handed to a waiter, not yet instantiated */
+#define MS_STATE_DEAD (1ull << 53)     /* a child's copy that may not be used */
+#define MS_STATE_CHANGING (1ull << 54) /* a call that need not be alone changes the slot */
+#define MS_STATE_AWAY (1ull << 55)     /* the pool has it: nobody else may begin anything */
+#define MS_STATE_GIVEN (1ull << 56)    /* handed to a waiter, not yet instantiated */
 
 /* What a call that must be alone puts up with. */
 #define MS_ALONE 0u
@@ -217,8 +217,8 @@ MS_HIDDEN int ms_lend_show_given(
 MS_HIDDEN int ms_lend_give(struct memslot_slot *slot);
 /* Hand it to a waiter: the first instantiate does the rest. */
 MS_HIDDEN void ms_lend_give_unseen(struct memslot_slot *slot, bool drop);
-/* Take it back and reset it: enum ms_back, or -errno: unknown then. -EBUSY: a call on it is running,
- * it is not back. -ESTALE: dead in this child. */
+/* Take it back and reset it: enum ms_back, or -errno: unknown then. -EBUSY: a call on it is
+ * running, it is not back. -ESTALE: dead in this child. */
 MS_HIDDEN int ms_lend_back(struct memslot_slot *slot);
 /* Somebody is about to drop everything in an idle slot / has done so. */
 MS_HIDDEN void ms_lend_begin_drop(struct memslot_slot *slot);
@@ -265,7 +265,8 @@ struct ms_evidence;
 MS_HIDDEN int ms_show(struct memslot_slot *slot, struct memslot_image *image, size_t pages,
 	uint64_t word, const struct ms_evidence *evidence);
 /* The same for a slot that is pristine. */
-MS_HIDDEN int ms_show_pristine(struct memslot_slot *slot, struct memslot_image *image, size_t pages);
+MS_HIDDEN int ms_show_pristine(
+	struct memslot_slot *slot, struct memslot_image *image, size_t pages);
 /* Map an image's extents, inside the edge. */
 MS_HIDDEN int ms_show_map_image(struct memslot_slot *slot, const struct memslot_image *image);
 /* Map zeros where the old image is mapped and the next one (or NULL) is not. */

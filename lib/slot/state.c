@@ -7,9 +7,9 @@
  * refused itself (INVARIANTS 15). The word alone is touched by other threads; everything else of a
  * slot belongs to the thread that uses it.
  *
- * In a child (the fork epoch differs) a slot that may be used is adopted, by one thread: nothing known
- * about its pages is true any more. One that may not (DONTFORK, or held at the fork) is dead for
- * good; one that another thread was changing at the fork is unknown (INVARIANTS 18-20).
+ * In a child (the fork epoch differs) a slot that may be used is adopted, by one thread: nothing
+ * known about its pages is true any more. One that may not (DONTFORK, or held at the fork) is dead
+ * for good; one that another thread was changing at the fork is unknown (INVARIANTS 18-20).
  */
 #include "slot/slot.h"
 
@@ -71,8 +71,8 @@ static void adopt(struct memslot_slot *slot, uint64_t epoch)
 	if ((word & (MS_STATE_BUSY | MS_STATE_CHANGING)) ||
 		((word & MS_STATE_CALLBACK) && slot->callback_thread != ms_counter_thread())) {
 		atomic_fetch_or(&slot->word, MS_STATE_UNKNOWN);
-		atomic_fetch_and(&slot->word,
-			~(MS_STATE_BUSY | MS_STATE_CALLBACK | MS_STATE_CHANGING));
+		atomic_fetch_and(
+			&slot->word, ~(MS_STATE_BUSY | MS_STATE_CALLBACK | MS_STATE_CHANGING));
 	}
 	slot->exact = false;
 	slot->seen.thread = 0;
@@ -142,8 +142,7 @@ static int refusal(uint64_t word, uint32_t alone)
 	if ((word & MS_STATE_UNKNOWN) && !(alone & MS_ALONE_UNKNOWN))
 		return -ESTALE;
 	/* Remaking maps over the pages: never under a pin. */
-	if ((word & MS_STATE_PIN_MASK) &&
-		(!(alone & MS_ALONE_PINNED) || (word & MS_STATE_UNKNOWN)))
+	if ((word & MS_STATE_PIN_MASK) && (!(alone & MS_ALONE_PINNED) || (word & MS_STATE_UNKNOWN)))
 		return -EBUSY;
 	return 0;
 }
@@ -164,8 +163,7 @@ int ms_state_begin(struct memslot_slot *slot, uint32_t alone, uint64_t *ret_word
 int ms_state_begin_destroy(struct memslot_slot *slot, uint64_t *ret_word)
 {
 	*ret_word = word_now(slot);
-	return *ret_word & MS_STATE_DEAD ? 0
-					 : ms_state_begin(slot, MS_ALONE_UNKNOWN, ret_word);
+	return *ret_word & MS_STATE_DEAD ? 0 : ms_state_begin(slot, MS_ALONE_UNKNOWN, ret_word);
 }
 
 uint64_t ms_state_begin_away(struct memslot_slot *slot)

@@ -3,8 +3,8 @@
  * verify.c - does a slot show what it should, as far as private pages go?
  *
  * Invariant: changes nothing. Below the edge every private page is compared with the image, or with
- * zeros; beyond it a page is private only if it is in the retained set, and holds zeros: it is opened
- * to be read, and hidden again. Without a scan everything below the edge is compared.
+ * zeros; beyond it a page is private only if it is in the retained set, and holds zeros: it is
+ * opened to be read, and hidden again. Without a scan everything below the edge is compared.
  */
 #include "slot/slot.h"
 
