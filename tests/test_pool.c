@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -481,6 +482,114 @@ START_TEST(waiters_that_make_no_sense_are_refused)
 }
 END_TEST
 
+/* By whom it is freed does not matter: what waits to be dropped is dropped first. */
+START_TEST(a_waiter_never_gets_what_is_still_to_be_dropped)
+{
+	struct memslot_pool_opts opts = edge_opts(_i);
+	struct memslot_slot_waiter waiter = waiter_new(NULL, 0);
+	struct memslot_pool *pool;
+	struct memslot_slot *slot;
+
+	opts.reset_method = MEMSLOT_RESET_DROP;
+	pool = pool_new(1, &opts);
+	slot = acquire(pool, NULL);
+	ck_assert_int_eq(memslot_pool_wait(pool, &waiter), 0);
+	dirty_all(slot);
+	release(pool, slot);
+	ck_assert(event_came(&waiter));
+	ck_assert_int_eq(memslot_slot_instantiate(waiter.slot, NULL, CAPACITY), 0);
+	assert_zeros(waiter.slot, CAPACITY);
+	release(pool, waiter.slot);
+	close(waiter.event_fd);
+	pool_destroy(pool);
+}
+END_TEST
+
+static void assert_nothing_resident(const struct memslot_slot *slot)
+{
+	unsigned char present[40];
+
+	ck_assert_int_eq(mincore(base_of(slot), CAPACITY, present), 0);
+	for (size_t i = 0; i < 40; i++)
+		ck_assert_uint_eq(present[i] & 1, 0);
+}
+
+START_TEST(a_waiter_under_another_key_finds_nothing_resident)
+{
+	struct memslot_pool_opts opts = edge_opts(_i % 3);
+	struct memslot_slot_waiter waiter = waiter_new(NULL, _i < 3 ? 2 : 1);
+	struct memslot_acquire_opts key = MEMSLOT_OPTS(memslot_acquire_opts, .affinity_key = 1);
+	struct memslot_pool *pool;
+	struct memslot_slot *slot;
+
+	NEED_FEATURE("dontneed");
+	opts.reset_method = MEMSLOT_RESET_SCAN;
+	if (_i >= 3) /* the same key, but cold */
+		waiter.opts.flags = MEMSLOT_ACQUIRE_COLD;
+	pool = pool_new(1, &opts);
+	for (int queued = 0; queued < 2; queued++) { /* served by release, and at once */
+		slot = acquire_with(pool, NULL, CAPACITY, &key);
+		if (queued)
+			ck_assert_int_eq(memslot_pool_wait(pool, &waiter), 0);
+		dirty_all(slot);
+		release(pool, slot);
+		if (!queued)
+			ck_assert_int_eq(memslot_pool_wait(pool, &waiter), 0);
+		ck_assert(event_came(&waiter));
+		ck_assert_int_eq(memslot_slot_instantiate(waiter.slot, NULL, CAPACITY), 0);
+		assert_nothing_resident(waiter.slot);
+		release(pool, waiter.slot);
+	}
+	close(waiter.event_fd);
+	pool_destroy(pool);
+}
+END_TEST
+
+static void *write_secret(void *at)
+{
+	*(volatile unsigned char *)at = 'S';
+	return NULL;
+}
+
+/* One hand-out's promise says nothing about the next. */
+START_TEST(invariant_07_a_promise_ends_with_its_hand_out)
+{
+	struct memslot_acquire_opts confined =
+			MEMSLOT_OPTS(memslot_acquire_opts, .flags = MEMSLOT_SLOT_CONFINED);
+	struct memslot_pool_opts opts =
+			MEMSLOT_OPTS(memslot_pool_opts, .reset_method = MEMSLOT_RESET_RESTORE);
+	struct memslot_slot_waiter waiter = waiter_new(NULL, 0);
+	struct memslot_pool *pool = pool_new(1, &opts);
+	struct memslot_slot *slot;
+	pthread_t thread;
+
+	for (size_t round = 0; round < 30; round++) {
+		for (int i = 0; i < 2; i++) {
+			slot = acquire_with(pool, NULL, CAPACITY, &confined);
+			assert_zeros(slot, CAPACITY);
+			dirty_pages(slot, 0, 3, 1);
+			release(pool, slot);
+		}
+		if (_i) {
+			ck_assert_int_eq(memslot_pool_wait(pool, &waiter), 0);
+			ck_assert(event_came(&waiter));
+			ck_assert_int_eq(memslot_slot_instantiate(slot, NULL, CAPACITY), 0);
+		} else {
+			acquire(pool, NULL);
+		}
+		ck_assert_int_eq(pthread_create(&thread, NULL, write_secret,
+						 base_of(slot) + PAGES(5 + round)), 0);
+		pthread_join(thread, NULL);
+		release(pool, slot);
+		slot = acquire_with(pool, NULL, CAPACITY, &confined);
+		assert_zeros(slot, CAPACITY);
+		release(pool, slot);
+	}
+	close(waiter.event_fd);
+	pool_destroy(pool);
+}
+END_TEST
+
 /* --- held --- */
 
 START_TEST(invariant_16_a_slot_released_while_held_waits_for_the_last_unhold)
@@ -940,7 +1049,7 @@ END_TEST
 
 static int on_reset_fails(struct memslot_slot *slot, void *context)
 {
-	(void)slot;
+	memset(memslot_slot_base(slot), 'f', PAGES(30)); /* must not be seen if it fails */
 	return --*(int *)context == 0 ? -EPROTO : 0;
 }
 
@@ -959,7 +1068,8 @@ START_TEST(a_callback_that_fails_leaves_the_slot_with_the_pool)
 	ck_assert_uint_eq(pool_stats(pool).live, 0);
 	ck_assert_uint_eq(pool_stats(pool).quarantined, 1);
 	slot = acquire(pool, NULL);
-	assert_zeros(slot, CAPACITY);
+	ck_assert(test_zero(base_of(slot) + PAGES(30), PAGES(10)));
+	ck_assert_uint_eq(stats_of(slot).remakes, 1); /* whatever the callback left is gone */
 	ck_assert_uint_eq(pool_stats(pool).quarantined, 0);
 	release(pool, slot);
 	pool_destroy(pool);
@@ -1040,6 +1150,9 @@ Suite *test_suite(void)
 	tcase_add_loop_test(basic, a_bound_image_gets_the_slot_at_its_address, 0, 3);
 	tcase_add_test(full, exhaustion_is_eagain_and_counted);
 	tcase_add_loop_test(full, waiters_with_an_event_are_served_in_order, 0, 3);
+	tcase_add_loop_test(full, a_waiter_never_gets_what_is_still_to_be_dropped, 0, 3);
+	tcase_add_loop_test(full, a_waiter_under_another_key_finds_nothing_resident, 0, 6);
+	tcase_add_loop_test(basic, invariant_07_a_promise_ends_with_its_hand_out, 0, 2);
 	tcase_add_test(full, waiters_that_make_no_sense_are_refused);
 	tcase_add_loop_test(held, invariant_16_a_slot_released_while_held_waits_for_the_last_unhold, 0, 3);
 	tcase_add_test(held, the_last_unhold_serves_a_waiter);
