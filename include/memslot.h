@@ -8,5 +8,6 @@
 #include <memslot/slot.h>
 #include <memslot/pool.h>
 #include <memslot/ranges.h>
+#include <memslot/heap.h>
 
 #endif

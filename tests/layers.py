@@ -18,11 +18,12 @@ ROOMS = {
     "slot": (["base", "image"], ["base", "image", "slot"]),
     "pool": (["base", "image", "slot"], ["base", "image", "slot", "pool"]),
     "ranges": (["base", "image", "slot", "pool"], ["base", "slot", "pool", "ranges"]),
+    "heap": (["base", "image", "slot", "ranges"], ["base", "slot", "heap"]),
 }
 # Public headers: which others they may include; besides, only these of the C library.
 PUBLIC = {"base": [], "image": ["base"], "slot": ["base", "image"],
           "pool": ["base", "image", "slot"],
-          "ranges": ["base", "pool", "slot"]}
+          "ranges": ["base", "pool", "slot"], "heap": ["base", "slot"]}
 PUBLIC_SYSTEM = {"stddef.h", "stdint.h"}
 # The only file that makes system calls, and the only one that may know liburing.
 KERNEL = "lib/base/os.c"

@@ -241,14 +241,26 @@ def syntax(compiler, flags, text):
     return tap.wrong(status, output, " ".join(compiler))
 
 
+def lua_flags(text):
+    """What a program that includes Lua is compiled with: ([], []) without, skipped where it is not."""
+    if not re.search(r"^#include <(?:lua5\.4/)?lua\.h>", text, re.M):
+        return [], []
+    for name in ("lua5.4", "lua-5.4") if shutil.which("pkg-config") else ():
+        answers = [tap.command(["pkg-config", option, name]) for option in ("--cflags", "--libs")]
+        if all(status == 0 for status, _ in answers):
+            return [output.split() for _, output in answers]
+    raise tap.Skip("no Lua 5.4")
+
+
 def run_program(text, what):
     """Compile a C program against the build and run it, also with every feature switched off."""
+    lua_cflags, lua_libs = lua_flags(text)
     with tempfile.TemporaryDirectory(prefix="memslot-") as folder:
         program = pathlib.Path(folder) / "example"
-        flags = ["-std=gnu11", *WARN, "-O1", "-pthread", *tap.sanitizer_flags(build)]
+        flags = ["-std=gnu11", *WARN, "-O1", "-pthread", *lua_cflags, *tap.sanitizer_flags(build)]
         status, output = tap.command([*cc, *flags, "-I", source / "include", "-x", "c", "-",
-                                      "-o", program, "-L", library().parent, "-lmemslot"],
-                                     input=text)
+                                      "-o", program, "-L", library().parent, "-lmemslot",
+                                      *lua_libs], input=text)
         problems = tap.wrong(status, output, f"{what}: {' '.join(cc)}")
         for disable in ("", "all") if not problems else ():
             status, output = tap.command([program], cwd=folder, env=run_environment(disable))
@@ -267,6 +279,12 @@ def examples(page):
     if not found:
         return ["no example"]
     return [problem for text in found for problem in run_program(text, roff.names(page)[0])]
+
+
+def overview_examples(path):
+    """The examples of a page that is not of functions, which may have none."""
+    found = roff.blocks(roff.sections(path.read_text()).get("EXAMPLES", []))
+    return [problem for text in found for problem in run_program(text, path.name)]
 
 
 def readme_program():
@@ -318,6 +336,8 @@ def tests():
     for name, page in pages().items():
         yield f"{name}: SYNOPSIS is the header's", functools.partial(synopsis, page)
         yield f"{name}: EXAMPLES run", functools.partial(examples, page)
+    for path in sorted((source / "man").glob("*.7")):
+        yield f"{path.name}: EXAMPLES run", functools.partial(overview_examples, path)
 
 
 def main(arguments):

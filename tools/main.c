@@ -23,6 +23,7 @@ static const struct {
 	{"churn", command_churn},
 	{"plan", command_plan},
 	{"host", command_host},
+	{"lua", command_lua},
 };
 
 static const char text[] =
@@ -35,6 +36,7 @@ static const char text[] =
 	"  churn    measure instantiate, write, reset, beside other ways to do it\n"
 	"  plan     what a pool of slots would cost\n"
 	"  host     a worked example: a host of plug-ins, well and badly behaved\n"
+	"  lua      a Lua interpreter that is booted once: boot, fork and rewind by turns\n"
 	"\n"
 	"'memslot COMMAND --help' tells more.";
 
@@ -72,7 +74,7 @@ static error_t parse(int key, char *argument, struct argp_state *state)
 	case ARGP_KEY_ARG:
 		return choose(state, argument);
 	case ARGP_KEY_NO_ARGS:
-		refuse(state, "a command is missing: info, image, churn, plan or host");
+		refuse(state, "a command is missing: info, image, churn, plan, host or lua");
 		return EINVAL;
 	default:
 		return ARGP_ERR_UNKNOWN;

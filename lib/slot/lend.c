@@ -127,6 +127,8 @@ int ms_lend_back(struct memslot_slot *slot)
 	}
 	slot->exempt.count = 0;
 	slot->bound = false;
+	ms_os_free(slot->heap); /* its handle, with what one tenant told it */
+	slot->heap = NULL;
 	evidence = ms_reset_evidence(slot, word);
 	if (evidence.drop && !(word & MS_STATE_UNKNOWN) && ms_lend_droppable(slot)) {
 		bool clean = ms_reset_nothing_written(slot, &evidence);

@@ -13,7 +13,7 @@ _memslot() {
 	COMPREPLY=()
 
 	if ((COMP_CWORD == 1)); then
-		mapfile -t COMPREPLY < <(compgen -W 'info image churn plan host --help --version' -- "$word")
+		mapfile -t COMPREPLY < <(compgen -W 'info image churn plan host lua --help --version' -- "$word")
 		return
 	fi
 	case $command:$before in
@@ -37,6 +37,7 @@ _memslot() {
 			--capacity --at --confined --no-confined --rounds --cycles --seconds --quick
 			--json --progress --help' ;;
 		host) words='--requests --threads --seed --slots --verify --json --help' ;;
+		lua) words='--requests --json --help' ;;
 		plan) words='--reserve --guard-before --guard-after --copy-budget --no-edge --json
 			--help' ;;
 		esac

@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * heap.c - handles of heaps, and where things lie in the slot.
+ *
+ *   [ state | nodes | grain map | run map | objects .. ]
+ *
+ * Invariant: the layout follows from the slot's capacity alone, so that a handle needs to believe
+ * nothing it reads. A slot has one handle for its life; it is bound while it has a heap, because
+ * the objects point at each other.
+ */
+#include "heap/heap.h"
+
+#include "base/opts.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define HEADROOM (256u << 10)
+#define CAPACITY_MAX (32ull << 30)
+
+static size_t align_up(size_t value, size_t align)
+{
+	return (value + align - 1) & ~(align - 1);
+}
+
+/* Limits and places, from base and capacity. False: too small, or too large. */
+static bool lay_out(struct memslot_heap *heap, struct memslot_slot *slot)
+{
+	size_t capacity = memslot_slot_capacity(slot), at = align_up(sizeof *heap->state, 64);
+	/* Each block is longer than a grain, and has at most one free neighbour of its own. */
+	size_t nodes = 2 * (capacity >> MS_HEAP_GRAIN_SHIFT) + MS_BINS_REST + 64;
+	uintptr_t base = (uintptr_t)memslot_slot_base(slot);
+
+	*heap = (struct memslot_heap){.slot = slot,
+		.base = (unsigned char *)base,
+		.state = (struct ms_heap_state *)base,
+		.capacity = capacity};
+	if (capacity >= CAPACITY_MAX)
+		return false;
+	heap->arena = (struct ms_arena){.bins = &heap->state->bins,
+		.nodes = (struct ms_node *)(base + at),
+		.node_max = (uint32_t)nodes,
+		.bias = &heap->bias,
+		.first = &heap->state->first,
+		.last = &heap->state->last,
+		.region_max = 1};
+	heap->grain_map = (uint32_t *)(base + (at += nodes * sizeof(struct ms_node)));
+	heap->run_map = (uint8_t *)(base + (at += ((capacity >> MS_HEAP_GRAIN_SHIFT) + 1) * 4));
+	at += (capacity >> MS_HEAP_RUN_SHIFT) + 2;
+	heap->data = align_up(base + at, MS_HEAP_RUN) - base;
+	heap->bias = (uint32_t)((base + heap->data) >> MS_HEAP_UNIT_SHIFT);
+	return heap->data + 2 * MS_HEAP_RUN <= capacity;
+}
+
+/* The slot's handle, made if it has none. */
+static int handle_of(struct memslot_slot *slot, struct memslot_heap **ret_heap)
+{
+	struct memslot_heap *heap = slot->heap, now;
+
+	if (!lay_out(&now, slot))
+		return -EMSGSIZE;
+	if (!heap) {
+		heap = ms_os_alloc(sizeof *heap);
+		if (!heap)
+			return -ENOMEM;
+		*heap = now;
+		heap->arena.bias = &heap->bias;
+		slot->heap = heap;
+	}
+	*ret_heap = heap;
+	return 0;
+}
+
+/* An empty heap over zeros. */
+static int write_state(struct memslot_heap *heap, uint64_t headroom)
+{
+	struct ms_heap_state *state = heap->state;
+
+	state->address = (uintptr_t)heap->base;
+	state->capacity = heap->capacity;
+	state->headroom = headroom;
+	memset(state->partial, 0xff, sizeof state->partial);
+	ms_bins_init(&state->bins);
+	(void)ms_bins_add(&heap->arena, 0,
+		(uint32_t)((memslot_slot_size(heap->slot) - heap->data) >> MS_HEAP_UNIT_SHIFT));
+	state->magic = MS_HEAP_MAGIC;
+	return ms_print_program(state->print);
+}
+
+MS_EXPORT int memslot_heap_create(struct memslot_slot *slot, const struct memslot_heap_opts *opts,
+	struct memslot_heap **ret_heap)
+{
+	struct memslot_heap_opts taken;
+	struct memslot_heap *heap;
+	uint64_t headroom, size;
+	int error;
+
+	if (!slot || !ret_heap)
+		return -EINVAL;
+	error = ms_opts_take(&taken, sizeof taken, sizeof taken, 0, opts);
+	if (!error)
+		error = handle_of(slot, &heap);
+	if (error)
+		return error;
+	headroom = taken.headroom == MEMSLOT_NONE ? 0
+		   : taken.headroom		  ? ms_min(taken.headroom, heap->capacity)
+						  : HEADROOM;
+	size = ms_min(heap->data + MS_HEAP_RUN + headroom, heap->capacity);
+	error = memslot_slot_instantiate(slot, NULL, size);
+	if (!error)
+		error = write_state(heap, headroom);
+	if (error)
+		return error;
+	slot->bound = true;
+	heap->on_misuse = taken.on_misuse;
+	heap->context = taken.context;
+	heap->references++;
+	*ret_heap = heap;
+	return 0;
+}
+
+MS_EXPORT int memslot_heap_open(struct memslot_slot *slot, struct memslot_heap **ret_heap)
+{
+	struct memslot_heap *heap;
+	uint64_t print[2];
+	int error;
+
+	if (!slot || !ret_heap)
+		return -EINVAL;
+	error = ms_state_usable(slot);
+	if (!error)
+		error = handle_of(slot, &heap);
+	if (error)
+		return error == -EMSGSIZE ? -EUCLEAN : error;
+	if (!ms_heap_ready(heap))
+		return -EUCLEAN;
+	if (heap->state->address != (uintptr_t)heap->base)
+		return -EADDRNOTAVAIL;
+	error = ms_print_program(print);
+	if (error)
+		return error;
+	if (memcmp(print, heap->state->print, sizeof print) != 0)
+		return -ESTALE;
+	error = memslot_heap_check(heap);
+	if (error)
+		return error;
+	slot->bound = true;
+	heap->references++;
+	*ret_heap = heap;
+	return 0;
+}
+
+MS_EXPORT void memslot_heap_close(struct memslot_heap *heap)
+{
+	if (!heap || heap->references == 0 || --heap->references)
+		return;
+	heap->on_misuse = NULL; /* the slot keeps the handle, and frees it */
+	heap->misuse = 0;
+}
+
+MS_EXPORT void memslot_heap_set_root(struct memslot_heap *heap, void *root)
+{
+	if (heap && ms_heap_ready(heap))
+		heap->state->root = (uintptr_t)root;
+}
+
+MS_EXPORT void *memslot_heap_root(const struct memslot_heap *heap)
+{
+	return heap && ms_heap_ready(heap) ? (void *)(uintptr_t)heap->state->root : NULL;
+}
+
+MS_EXPORT int memslot_heap_check(const struct memslot_heap *heap)
+{
+	const struct ms_heap_state *state;
+	uint64_t units;
+
+	if (!heap)
+		return -EINVAL;
+	if (!ms_heap_ready(heap))
+		return -EUCLEAN;
+	state = heap->state;
+	units = (memslot_slot_size(heap->slot) - heap->data) >> MS_HEAP_UNIT_SHIFT;
+	if (state->capacity != heap->capacity || state->high > units ||
+		state->bins.free_units + state->bins.live_units != units ||
+		!ms_bins_check(&heap->arena) || !ms_small_check(heap))
+		return -EUCLEAN;
+	return 0;
+}
+
+MS_EXPORT int memslot_heap_stats(
+	const struct memslot_heap *heap, struct memslot_heap_stats *ret_stats)
+{
+	struct memslot_heap_stats stats = {.size = sizeof stats};
+
+	if (!heap || !ret_stats)
+		return -EINVAL;
+	stats.live = ms_heap_ready(heap) ? heap->state->live : 0;
+	stats.live_bytes = ms_heap_ready(heap) ? heap->state->live_bytes : 0;
+	stats.committed_bytes = memslot_slot_size(heap->slot);
+	stats.misuse = heap->misuse;
+	return ms_opts_give(ret_stats, &stats, sizeof stats);
+}

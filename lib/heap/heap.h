@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * heap.h - a heap's state, in the slot, and its handle, outside.
+ *
+ *   heap.c    handles: create, open, questions        small.c   objects of up to 512 bytes
+ *   blocks.c  larger ones                             alloc.c   malloc, realloc, free
+ *   print.c   which program is this?
+ *
+ * Whatever is read from struct ms_heap_state, maps, runs and nodes may be nonsense: offsets and
+ * indices are compared with the handle's limits before they are used.
+ */
+#ifndef MS_HEAP_H
+#define MS_HEAP_H
+
+#include "ranges/bins.h"
+#include "slot/slot.h"
+
+#include <memslot/heap.h>
+
+#define MS_HEAP_MAGIC 0x7061656873736d31ull /* "1mssheap" */
+#define MS_HEAP_UNIT_SHIFT 4
+#define MS_HEAP_UNIT (1u << MS_HEAP_UNIT_SHIFT)
+#define MS_HEAP_SMALL_MAX 512u
+#define MS_HEAP_CLASSES                                                                            \
+	(MS_HEAP_SMALL_MAX / MS_HEAP_UNIT) /* class c: objects of 16 * (c + 1) bytes */
+#define MS_HEAP_RUN_SHIFT 14
+#define MS_HEAP_RUN (1u << MS_HEAP_RUN_SHIFT) /* bytes, and their alignment in the slot */
+#define MS_HEAP_GRAIN_SHIFT 9		      /* a block is longer: at most one begins in a grain */
+#define MS_HEAP_NONE UINT32_MAX
+
+/* At the slot's first byte. */
+struct ms_heap_state {
+	uint64_t magic;
+	uint64_t address;  /* of the slot when it was made */
+	uint64_t print[2]; /* of the program */
+	uint64_t capacity, headroom;
+	uint64_t root;
+	uint64_t live, live_bytes;
+	uint32_t first, last;		   /* nodes of the one region */
+	uint32_t high;			   /* units from here on nobody has had */
+	uint32_t partial[MS_HEAP_CLASSES]; /* a run with room, or NONE */
+	struct ms_bins bins;
+};
+
+/* At the first byte of a run; then its objects. */
+struct ms_heap_run {
+	uint32_t class, free; /* objects of 16 * (class + 1) bytes; how many are free */
+	uint32_t next, prev;  /* runs of the class that have room */
+	uint32_t node;
+	uint32_t hint; /* words of `map` below have no free object */
+	uint64_t map[MS_HEAP_RUN / MS_HEAP_UNIT / 64]; /* bit set: free */
+};
+
+/* The handle: what is known for certain. */
+struct memslot_heap {
+	struct memslot_slot *slot;
+	unsigned char *base;
+	struct ms_heap_state *state;
+	size_t capacity, data; /* objects lie in [data, capacity) of the slot */
+	uint8_t *run_map;      /* of each run-sized stretch of the slot: class + 1, or 0 */
+	uint32_t *grain_map;   /* of each grain: node + 1 of the block that begins there, or 0 */
+	struct ms_arena arena;
+	uint32_t bias;
+	unsigned references;
+	uint64_t misuse;
+	void (*on_misuse)(struct memslot_heap *heap, const void *ptr, void *context);
+	void *context;
+};
+
+/* Is there a heap in the slot? It may show something else by now. */
+static inline bool ms_heap_ready(const struct memslot_heap *heap)
+{
+	return memslot_slot_size(heap->slot) > heap->data && heap->state->magic == MS_HEAP_MAGIC;
+}
+
+/* --- blocks.c --- */
+/* A block of units, committed: its node, or MS_BINS_NONE. *ret_fresh: units at its end that nobody
+ * has had. */
+MS_HIDDEN uint32_t ms_blocks_take(
+	struct memslot_heap *heap, uint64_t units, uint64_t align_units, uint64_t *ret_fresh);
+/* *ret_used: bytes at its start that somebody may have had. */
+MS_HIDDEN void *ms_blocks_alloc(
+	struct memslot_heap *heap, size_t size, size_t align, size_t *ret_used);
+/* The node of the live block that begins there, or MS_BINS_NONE. */
+MS_HIDDEN uint32_t ms_blocks_at(const struct memslot_heap *heap, size_t offset);
+MS_HIDDEN void ms_blocks_free(struct memslot_heap *heap, uint32_t node);
+MS_HIDDEN bool ms_blocks_resize(struct memslot_heap *heap, uint32_t node, size_t size);
+
+/* --- small.c --- */
+MS_HIDDEN void *ms_small_alloc(struct memslot_heap *heap, size_t size);
+/* The run that an offset lies in, or NULL: none, or nonsense. */
+MS_HIDDEN struct ms_heap_run *ms_small_at(const struct memslot_heap *heap, size_t offset);
+/* The number of the live object that begins there, or MS_HEAP_NONE. */
+MS_HIDDEN uint32_t ms_small_object(
+	const struct memslot_heap *heap, const struct ms_heap_run *run, size_t offset);
+MS_HIDDEN void ms_small_free(struct memslot_heap *heap, struct ms_heap_run *run, uint32_t object);
+MS_HIDDEN bool ms_small_check(const struct memslot_heap *heap);
+
+static inline size_t ms_heap_class_bytes(uint32_t class)
+{
+	return (size_t)(class + 1) << MS_HEAP_UNIT_SHIFT;
+}
+
+/* --- print.c --- */
+MS_HIDDEN int ms_print_program(uint64_t ret_print[2]);
+
+#endif
