@@ -187,8 +187,8 @@ int memslot_pool_destroy(struct memslot_pool *pool);
  *   size      at least the image's end, at most capacity
  *   opts      NULL: defaults
  *   ret_slot  the slot, until release
- * Order:  the most recently used warm slot of the same image and key; else a cold one while fewer
- *         than max_warm are warm; else the least recently used warm one; else the other kind; else
+ * Order:  the most recently used warm slot of the same image and key (of the first few, one that this
+ *         thread released before others); else a cold one while fewer than max_warm are warm; else the least recently used warm one; else the other kind; else
  *         what the drop queue holds, what was held, and what was quarantined.
  * Cost:   a warm slot of the same size: no system call. Else what instantiate costs.
  * Errors: -EAGAIN no slot now, or others wait already; -ETIMEDOUT; -EMSGSIZE size beyond capacity,

@@ -43,6 +43,7 @@ static void put_on_shelf(struct memslot_pool *pool, uint32_t name, enum ms_retur
 	struct memslot_slot *slot = ms_pool_slot(pool, name);
 
 	seat->image = slot->target;
+	seat->last = ms_counter_thread();
 	seat->resident = how == MS_RETURN_CLEAN ? (uint32_t)slot->retained.count : 0;
 	seat->droppable = how == MS_RETURN_CLEAN ? (uint32_t)ms_lend_droppable_pages(slot) : 0;
 	if (pool->max_age_ns != UINT64_MAX && ms_pool_place(seat) == MS_PLACE_TRANSIT)

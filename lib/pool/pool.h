@@ -41,6 +41,7 @@ struct ms_seat {
 	struct memslot_image *image;	 /* shown when idle; asked for when out. Not a reference */
 	uint64_t key;			 /* whose resident pages these are */
 	uint64_t since_ns;		 /* idle since; only with max_age */
+	uint64_t last;			 /* the thread that released it: in whose caches it is */
 	uint64_t thread;		 /* TRANSIT, FLUSHING: who is at it */
 	uint32_t resident;		 /* pages counted in the pool's sum */
 	uint32_t droppable;		 /* of them; a copied image's stay */

@@ -13,6 +13,8 @@
  */
 #include "pool/pool.h"
 
+#define OWN_LOOKS 4
+
 /* Fibonacci hashing (D. Knuth, The Art of Computer Programming 3, 6.4). */
 static uint32_t *bucket_of(const struct memslot_pool *pool, const struct ms_seat *seat)
 {
@@ -240,6 +242,22 @@ uint32_t ms_shelf_next_cold(struct memslot_pool *pool)
 	return pool->fresh < pool->count ? pool->fresh + 1 : 0;
 }
 
+/* Of the first few of a group the one that this thread released last, else the first: with one
+ * thread that is the first, and threads that share a pool do not carry pages from one cache to the
+ * other. */
+static uint32_t own_of(const struct memslot_pool *pool, uint32_t first)
+{
+	uint64_t me = ms_counter_thread();
+	uint32_t name = first;
+
+	for (int looks = 0; name && looks < OWN_LOOKS; looks++) {
+		if (ms_pool_seat(pool, name)->last == me)
+			return name;
+		name = ms_pool_seat(pool, name)->group_next;
+	}
+	return first;
+}
+
 uint32_t ms_shelf_next(struct memslot_pool *pool, const struct ms_request *request)
 {
 	bool wants_cold = request->flags & MEMSLOT_ACQUIRE_COLD;
@@ -248,7 +266,7 @@ uint32_t ms_shelf_next(struct memslot_pool *pool, const struct ms_request *reque
 
 	if (name) {
 		pool->stats.affinity_hits++;
-		return name;
+		return own_of(pool, name);
 	}
 	cold = ms_shelf_next_cold(pool);
 	if (cold && (wants_cold || pool->warm.count < pool->max_warm || !pool->warm.last))
