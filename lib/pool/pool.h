@@ -49,7 +49,7 @@ struct ms_seat {
 	uint32_t group_next, group_prev; /* warm: same image and key, last used first */
 	uint32_t bucket_next, bucket_prev;     /* warm, first of its group */
 	uint32_t resident_next, resident_prev; /* warm with droppable pages, last used first */
-	bool placed;			       /* the slot has been made */
+	_Atomic(bool) placed;		       /* the slot has been made */
 	bool forgotten;			       /* goes cold when it comes back */
 	bool unheld;  /* the last hold ended before it got to the held list */
 	bool demoted; /* warm, and taken away for its memory: comes back last */
