@@ -340,6 +340,7 @@ START_TEST(invariant_32_a_heaps_image_is_shown_at_its_address_only)
 }
 END_TEST
 
+/* Released, or released while held. */
 START_TEST(the_next_tenant_of_a_pools_slot_has_a_handle_of_its_own)
 {
 	unsigned told = 0;
@@ -355,7 +356,11 @@ START_TEST(the_next_tenant_of_a_pools_slot_has_a_handle_of_its_own)
 	ck_assert_int_eq(memslot_pool_acquire(pool, NULL, 0, NULL, &slot), 0);
 	ck_assert_int_eq(memslot_heap_create(slot, &opts, &heap), 0);
 	ck_assert_int_eq(memslot_slot_checkpoint(slot, &image), 0);
+	if (_i)
+		ck_assert_int_eq(memslot_slot_hold(slot, MEMSLOT_HOLD_IO), 0);
 	ck_assert_int_eq(memslot_pool_release(pool, slot), 0); /* without a close */
+	if (_i)
+		ck_assert_int_eq(memslot_slot_unhold(slot, MEMSLOT_HOLD_IO), 0);
 	ck_assert_int_eq(memslot_pool_acquire(pool, image, memslot_image_size(image), NULL, &slot), 0);
 	ck_assert_int_eq(memslot_heap_open(slot, &heap), 0);
 	memslot_heap_free(heap, &told);
@@ -476,7 +481,7 @@ Suite *test_suite(void)
 	tcase_add_test(bad, slots_that_do_not_fit_are_told);
 	tcase_add_test(bad, nonsense_in_the_slot_is_survived);
 	tcase_add_test(images, invariant_32_a_heaps_image_is_shown_at_its_address_only);
-	tcase_add_test(images, the_next_tenant_of_a_pools_slot_has_a_handle_of_its_own);
+	tcase_add_loop_test(images, the_next_tenant_of_a_pools_slot_has_a_handle_of_its_own, 0, 2);
 	tcase_add_test(images, a_saved_heap_is_refused_by_another_layout);
 	return suite;
 }

@@ -38,6 +38,14 @@ static void bequeath(struct memslot_slot *slot)
 		atomic_store_explicit(learnt, now, memory_order_relaxed);
 }
 
+/* However the last one left: by release, held, or by failing. */
+static void forget_tenant(struct memslot_slot *slot)
+{
+	slot->bound = false;
+	ms_os_free(slot->heap); /* its handle, with what that tenant told it */
+	slot->heap = NULL;
+}
+
 static int show(struct memslot_slot *slot, struct memslot_image *image, size_t pages, bool drop,
 	uint64_t word)
 {
@@ -45,6 +53,7 @@ static int show(struct memslot_slot *slot, struct memslot_image *image, size_t p
 	size_t old_pages = slot->target_pages;
 	int error = 0;
 
+	forget_tenant(slot);
 	ms_reset_take_reading(slot);
 	if (word & MS_STATE_UNKNOWN) {
 		struct ms_evidence evidence = {.now = slot->seen};
@@ -126,9 +135,6 @@ int ms_lend_back(struct memslot_slot *slot)
 		return -ESTALE;
 	}
 	slot->exempt.count = 0;
-	slot->bound = false;
-	ms_os_free(slot->heap); /* its handle, with what one tenant told it */
-	slot->heap = NULL;
 	evidence = ms_reset_evidence(slot, word);
 	if (evidence.drop && !(word & MS_STATE_UNKNOWN) && ms_lend_droppable(slot)) {
 		bool clean = ms_reset_nothing_written(slot, &evidence);
