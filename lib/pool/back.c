@@ -56,7 +56,7 @@ static void put_on_shelf(struct memslot_pool *pool, uint32_t name, enum ms_retur
 		ms_shelf_put_cold(pool, name);
 		break;
 	case MS_RETURN_DROP:
-		pool->queued_pages += ms_lend_end(slot);
+		pool->queued_pages += ms_slot_drop_end(slot);
 		ms_shelf_put(pool, name, MS_PLACE_QUEUED);
 		break;
 	case MS_RETURN_HELD:
@@ -103,16 +103,24 @@ static uint32_t take_victim(struct memslot_pool *pool)
 	return name;
 }
 
+int ms_pool_put_back(struct memslot_pool *pool, uint32_t name, enum ms_return how)
+{
+	struct ms_wake wake;
+	int error = ms_pool_enter(pool);
+
+	if (error)
+		return error;
+	wake = ms_pool_settle(pool, name, how);
+	ms_pool_leave(pool);
+	ms_pool_wake(pool, wake);
+	return 0;
+}
+
 static void drop_victim(struct memslot_pool *pool, uint32_t name)
 {
 	int error = ms_lend_drop(ms_pool_slot(pool, name));
-	struct ms_wake wake;
 
-	if (ms_pool_enter(pool))
-		return;
-	wake = ms_pool_settle(pool, name, error ? MS_RETURN_SICK : MS_RETURN_CLEAN);
-	ms_pool_leave(pool);
-	ms_pool_wake(pool, wake);
+	(void)ms_pool_put_back(pool, name, error ? MS_RETURN_SICK : MS_RETURN_CLEAN);
 }
 
 #define VICTIMS_MAX 64 /* locked pages do not go away: not for ever */

@@ -33,10 +33,13 @@ static bool take(struct ms_lock *lock)
 /* The list's lock. In a child that raw clone(2) made, whoever held it is not there. */
 static void take_family(void)
 {
+	/* Read before the epoch: a thread of this process that holds it has moved the epoch first.
+	 */
+	uint32_t held = atomic_load(&family_lock.word);
 	uint64_t epoch = ms_fork_epoch();
 
-	if (atomic_exchange(&family_epoch, epoch) != epoch)
-		atomic_store(&family_lock.word, 0);
+	if (atomic_exchange(&family_epoch, epoch) != epoch && held)
+		(void)atomic_compare_exchange_strong(&family_lock.word, &held, 0);
 	family_fork_locked = take(&family_lock);
 }
 
@@ -59,19 +62,14 @@ static void release_all(void)
 }
 
 /* Nobody waits here: a word that says so is the parent's. */
-static void forget_lock(struct ms_lock *lock)
-{
-	atomic_store(&lock->word, 0);
-}
-
 static void release_in_child(void)
 {
 	for (struct memslot_pool *pool = family; pool; pool = pool->next) {
 		if (pool->fork_locked)
-			forget_lock(&pool->lock);
+			atomic_store(&pool->lock.word, 0);
 	}
 	if (family_fork_locked)
-		forget_lock(&family_lock);
+		atomic_store(&family_lock.word, 0);
 }
 
 __attribute__((constructor)) static void family_init(void)

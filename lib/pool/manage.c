@@ -16,25 +16,12 @@
 
 #define WALK 256
 
-static int settle(struct memslot_pool *pool, uint32_t name, enum ms_return how)
-{
-	struct ms_wake wake;
-	int error = ms_pool_enter(pool);
-
-	if (error)
-		return error;
-	wake = ms_pool_settle(pool, name, how);
-	ms_pool_leave(pool);
-	ms_pool_wake(pool, wake);
-	return 0;
-}
-
 /* A slot that is FLUSHING becomes cold. */
 static int chill(struct memslot_pool *pool, uint32_t name)
 {
 	int error = ms_lend_blank(ms_pool_slot(pool, name));
 
-	return settle(pool, name, error ? ms_pool_failed(pool, name) : MS_RETURN_COLD);
+	return ms_pool_put_back(pool, name, error ? ms_pool_failed(pool, name) : MS_RETURN_COLD);
 }
 
 /* --- holds --- */
@@ -62,7 +49,7 @@ void ms_manage_unheld(struct memslot_slot *slot)
 
 /* --- quarantine --- */
 
-void ms_manage_heal(struct memslot_pool *pool)
+static void heal(struct memslot_pool *pool)
 {
 	uint32_t name, left = 0;
 
@@ -100,7 +87,7 @@ MS_EXPORT int memslot_pool_flush(struct memslot_pool *pool)
 	ms_queue_take(pool, &batch);
 	ms_pool_leave(pool);
 	ms_queue_flush(pool, &batch, true);
-	ms_manage_heal(pool);
+	heal(pool);
 	return 0;
 }
 
@@ -138,8 +125,7 @@ MS_EXPORT int memslot_pool_trim(
 	return 0;
 }
 
-/* A walk over all seats, a few hundred at a time: `step` says, under the lock, which ones go cold.
- */
+/* A walk over all seats, a few hundred at a time: `step` says, under the lock, which go cold. */
 static int chill_all(struct memslot_pool *pool,
 	bool (*step)(struct memslot_pool *pool, uint32_t name, void *context), void *context)
 {

@@ -162,6 +162,8 @@ MS_HIDDEN int ms_pool_make(struct memslot_pool *pool, uint32_t name);
 /* Under the lock: a slot in TRANSIT or FLUSHING becomes idle, or the first waiter's. */
 MS_HIDDEN struct ms_wake ms_pool_settle(
 	struct memslot_pool *pool, uint32_t name, enum ms_return how);
+/* The same with the lock taken and left, and whoever waits woken. */
+MS_HIDDEN int ms_pool_put_back(struct memslot_pool *pool, uint32_t name, enum ms_return how);
 MS_HIDDEN void ms_pool_wake(struct memslot_pool *pool, struct ms_wake wake);
 /* Give a slot in TRANSIT back, whatever it takes to stay within the budget. */
 MS_HIDDEN void ms_pool_shelve(struct memslot_pool *pool, uint32_t name, enum ms_return how);
@@ -226,12 +228,8 @@ struct ms_batch {
 MS_HIDDEN void ms_queue_take(struct memslot_pool *pool, struct ms_batch *batch);
 /* Without it: drop a batch, settle it, and go on with what is queued when `all`. */
 MS_HIDDEN void ms_queue_flush(struct memslot_pool *pool, struct ms_batch *batch, bool all);
-/* Drop everything in slots that are FLUSHING; `failed` names those that could not be. */
-MS_HIDDEN void ms_queue_drop(
-	struct memslot_pool *pool, const struct ms_batch *batch, bool failed[MS_QUEUE_BATCH]);
 
 /* --- manage.c --- */
-MS_HIDDEN void ms_manage_heal(struct memslot_pool *pool);
 MS_HIDDEN void ms_manage_unheld(struct memslot_slot *slot);
 
 /* --- family.c --- */

@@ -34,7 +34,7 @@ static size_t drop_together(struct memslot_pool *pool, const struct ms_batch *ba
 
 	for (; from + count < batch->count; count++) {
 		struct memslot_slot *slot = ms_pool_slot(pool, batch->name[from + count]);
-		size_t size = ms_pages_to_bytes(ms_lend_end(slot));
+		size_t size = ms_pages_to_bytes(ms_slot_drop_end(slot));
 		if (size == 0 || size > BATCH_BYTES || sum + size > BATCH_BYTES ||
 			!ms_lend_droppable(slot))
 			break;
@@ -54,7 +54,8 @@ static size_t drop_together(struct memslot_pool *pool, const struct ms_batch *ba
 	return clean;
 }
 
-void ms_queue_drop(
+/* `failed` names those that could not be dropped. */
+static void drop(
 	struct memslot_pool *pool, const struct ms_batch *batch, bool failed[MS_QUEUE_BATCH])
 {
 	size_t i = 0;
@@ -76,7 +77,7 @@ void ms_queue_flush(struct memslot_pool *pool, struct ms_batch *batch, bool all)
 		struct ms_wake wakes[MS_QUEUE_BATCH];
 		bool failed[MS_QUEUE_BATCH];
 		size_t count = batch->count;
-		ms_queue_drop(pool, batch, failed);
+		drop(pool, batch, failed);
 		if (ms_pool_enter(pool))
 			return;
 		for (size_t i = 0; i < count; i++) {

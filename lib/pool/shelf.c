@@ -228,7 +228,7 @@ void ms_shelf_take_away(struct memslot_pool *pool, uint32_t name)
 
 	seat->demoted = ms_pool_place(seat) == MS_PLACE_WARM;
 	if (ms_pool_place(seat) == MS_PLACE_QUEUED)
-		pool->queued_pages -= ms_lend_end(ms_pool_slot(pool, name));
+		pool->queued_pages -= ms_slot_drop_end(ms_pool_slot(pool, name));
 	ms_shelf_take(pool, name);
 	seat->thread = ms_counter_thread();
 	ms_pool_move(seat, MS_PLACE_FLUSHING);

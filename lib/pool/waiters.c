@@ -107,8 +107,7 @@ uint32_t ms_waiters_block(
 		return state->name;
 	if (ms_pool_enter(pool))
 		return 0;
-	/* Who was taken out of the queue has a slot, however late it is. In a child nobody waits.
-	 */
+	/* Who was taken out of the queue has a slot, however late. In a child nobody waits. */
 	if (atomic_load(&state->word) == MS_WAITING && state->epoch == ms_fork_epoch())
 		ms_waiters_remove(pool, waiter);
 	pool->stats.exhausted += atomic_load(&state->word) == MS_WAITING;
@@ -196,15 +195,12 @@ MS_EXPORT int memslot_pool_wait_cancel(
 	if (error)
 		return error;
 	state = ms_waiters_state(waiter);
-	error = state->pool != pool ? -EINVAL : -EALREADY;
-	if (!error || error == -EALREADY) {
-		if (waits(pool, waiter)) {
-			ms_waiters_remove(pool, waiter);
-			state->pool = NULL;
-			error = 0;
-		} else if (atomic_load(&state->word) != MS_SERVED) {
-			error = -EINVAL; /* forgotten in this child */
-		}
+	if (waits(pool, waiter)) {
+		ms_waiters_remove(pool, waiter);
+		state->pool = NULL;
+	} else { /* served; else never here, or forgotten in this child */
+		error = state->pool == pool && atomic_load(&state->word) == MS_SERVED ? -EALREADY
+										      : -EINVAL;
 	}
 	ms_pool_leave(pool);
 	while (error == -EALREADY && atomic_load(&pool->notifying))

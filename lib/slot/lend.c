@@ -59,8 +59,8 @@ static int show(struct memslot_slot *slot, struct memslot_image *image, size_t p
 		struct ms_evidence evidence = {.now = slot->seen};
 		error = ms_show(slot, image, pages, word, &evidence);
 	} else {
-		if (drop && slot->copied &&
-			image != old) { /* else its pages would be copied again */
+		/* Else the pages of a copied image would be copied again. */
+		if (drop && slot->copied && image != old) {
 			slot->image = NULL;
 			slot->copied = false;
 		}
@@ -166,11 +166,6 @@ size_t ms_lend_droppable_pages(const struct memslot_slot *slot)
 	return slot->retained.count - ms_min(stay, slot->retained.count);
 }
 
-size_t ms_lend_end(const struct memslot_slot *slot)
-{
-	return ms_slot_drop_end(slot);
-}
-
 void ms_lend_begin_drop(struct memslot_slot *slot)
 {
 	(void)ms_state_begin_away(slot);
@@ -179,7 +174,7 @@ void ms_lend_begin_drop(struct memslot_slot *slot)
 void ms_lend_dropped(struct memslot_slot *slot)
 {
 	slot->stats.private_pages = 0;
-	slot->stats.bytes_dropped += ms_pages_to_bytes(ms_lend_end(slot));
+	slot->stats.bytes_dropped += ms_pages_to_bytes(ms_slot_drop_end(slot));
 	slot->retained.count = 0;
 	slot->reach = slot->size_pages;
 	slot->exact = true;

@@ -229,8 +229,6 @@ MS_HIDDEN int ms_lend_drop(struct memslot_slot *slot);
 MS_HIDDEN int ms_lend_blank(struct memslot_slot *slot);
 /* Retained pages that a drop would give back: not a copied image's. */
 MS_HIDDEN size_t ms_lend_droppable_pages(const struct memslot_slot *slot);
-/* Pages that a drop of everything has to cover: [0, end). */
-MS_HIDDEN size_t ms_lend_end(const struct memslot_slot *slot);
 /* May it be dropped by somebody else's madvise, together with others? */
 MS_HIDDEN bool ms_lend_droppable(const struct memslot_slot *slot);
 /* --- verify.c --- */
