@@ -36,7 +36,7 @@ static const char text[] =
 	"  churn    measure instantiate, write, reset, beside other ways to do it\n"
 	"  plan     what a pool of slots would cost\n"
 	"  host     a worked example: a host of plug-ins, well and badly behaved\n"
-	"  lua      a Lua interpreter that is booted once: boot, fork and rewind by turns\n"
+	"  lua      Lua booted once: boot, fork and rewind by turns\n"
 	"\n"
 	"'memslot COMMAND --help' tells more.";
 

@@ -75,7 +75,10 @@ static int handle_of(struct memslot_slot *slot, struct memslot_heap **ret_heap)
 static int write_state(struct memslot_heap *heap, uint64_t headroom)
 {
 	struct ms_heap_state *state = heap->state;
+	int error = ms_print_program(state->print);
 
+	if (error)
+		return error;
 	state->address = (uintptr_t)heap->base;
 	state->capacity = heap->capacity;
 	state->headroom = headroom;
@@ -83,8 +86,8 @@ static int write_state(struct memslot_heap *heap, uint64_t headroom)
 	ms_bins_init(&state->bins);
 	(void)ms_bins_add(&heap->arena, 0,
 		(uint32_t)((memslot_slot_size(heap->slot) - heap->data) >> MS_HEAP_UNIT_SHIFT));
-	state->magic = MS_HEAP_MAGIC;
-	return ms_print_program(state->print);
+	state->magic = MS_HEAP_MAGIC; /* last: from here on there is a heap */
+	return 0;
 }
 
 MS_EXPORT int memslot_heap_create(struct memslot_slot *slot, const struct memslot_heap_opts *opts,
