@@ -4,10 +4,13 @@
  *
  * Proven by taking everything else away: a seccomp filter ends the process at the first call that
  * maps, unmaps, protects or advises, and the slot's own counters say how many calls there were.
- * Faults from elsewhere (reclaim, say) may spoil an attempt, so there are a few.
+ * Faults from elsewhere (reclaim, say) may spoil an attempt, so there are a few. The clock stands
+ * still: on a busy machine AUTO may find that dropping pays, and be right.
  */
 #define _GNU_SOURCE
 #include "common.h"
+
+#include "base/os.h"
 
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -65,6 +68,7 @@ static struct memslot_slot *warm_slot(const struct workload *workload, unsigned 
 	struct memslot_image *image;
 	struct memslot_slot *slot;
 
+	ms_os_inject.clock_stopped = true;
 	test_fill(contents, IMAGE_PAGES * test_page(), 1);
 	if (memslot_image_from_bytes(contents, IMAGE_PAGES * test_page(), NULL, &image) ||
 			memslot_slot_create(4 * IMAGE_PAGES * test_page(), &opts, &slot) ||
