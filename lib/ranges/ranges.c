@@ -157,7 +157,7 @@ static uint64_t handle_of(const struct memslot_ranges *ranges, uint32_t index)
 	       (generation & ((1u << GENERATION_BITS) - 1)) << NODE_BITS | index;
 }
 
-static struct memslot_range range_of(const struct memslot_ranges *ranges, uint32_t index)
+struct memslot_range ms_ranges_range(const struct memslot_ranges *ranges, uint32_t index)
 {
 	const struct ms_node *node = ms_ranges_node(ranges, index);
 	const struct memslot_expansion *region = &ranges->regions[node->region];
@@ -172,7 +172,7 @@ static struct memslot_range range_of(const struct memslot_ranges *ranges, uint32
 }
 
 /* Under the lock: the range's node. */
-static int node_of(
+int ms_ranges_find_node(
 	const struct memslot_ranges *ranges, const struct memslot_range *range, uint32_t *ret_index)
 {
 	uint32_t index = (uint32_t)(range->handle & ((1u << NODE_BITS) - 1));
@@ -184,7 +184,7 @@ static int node_of(
 	node = ms_ranges_node(ranges, index);
 	if (!ms_bins_used(node) || node->next == MS_RANGES_PLUG)
 		return -ESTALE;
-	now = range_of(ranges, index);
+	now = ms_ranges_range(ranges, index);
 	if (now.base != range->base || now.offset != range->offset)
 		return -ESTALE;
 	*ret_index = index;
@@ -200,7 +200,7 @@ struct wanted {
 	uint64_t fixed_offset;
 };
 
-static int check_size(const struct memslot_ranges *ranges, uint64_t size, uint32_t *ret_units)
+int ms_ranges_units(const struct memslot_ranges *ranges, uint64_t size, uint32_t *ret_units)
 {
 	uint64_t unit = 1ull << ranges->unit_shift, rounded;
 
@@ -223,7 +223,7 @@ static int check(const struct memslot_ranges *ranges, uint64_t size, uint64_t al
 		opts);
 
 	if (!error)
-		error = check_size(ranges, size, &ret_wanted->units);
+		error = ms_ranges_units(ranges, size, &ret_wanted->units);
 	if (error)
 		return error;
 	if (taken.flags & MEMSLOT_RANGE_FIXED)
@@ -344,7 +344,7 @@ MS_EXPORT int memslot_ranges_alloc(struct memslot_ranges *ranges, uint64_t size,
 				(uint64_t)wanted.align << ranges->unit_shift);
 	}
 	if (!error)
-		*ret_range = range_of(ranges, index);
+		*ret_range = ms_ranges_range(ranges, index);
 	*(error ? &ranges->failures : &ranges->allocs) += error == 0 || error == -ENOSPC;
 	ms_ranges_leave(ranges);
 	if (!error && (wanted.flags & MEMSLOT_RANGE_ZERO))
@@ -372,7 +372,7 @@ static int give_back(struct memslot_ranges *ranges, uint32_t index)
 		return -EBUSY;
 	}
 	if (ranges->flags & MEMSLOT_RANGES_ZERO_ON_FREE) {
-		struct memslot_range range = range_of(ranges, index);
+		struct memslot_range range = ms_ranges_range(ranges, index);
 		node->generation++; /* stale from here on, but nobody else's yet */
 		node->next = MS_RANGES_PLUG;
 		ranges->guarded++;
@@ -400,7 +400,7 @@ MS_EXPORT int memslot_ranges_free(struct memslot_ranges *ranges, const struct me
 	if (!ranges || !range)
 		return -EINVAL;
 	ms_ranges_enter(ranges);
-	error = node_of(ranges, range, &index);
+	error = ms_ranges_find_node(ranges, range, &index);
 	if (!error)
 		return give_back(ranges, index);
 	ms_ranges_leave(ranges);
@@ -422,182 +422,9 @@ MS_EXPORT int memslot_ranges_free_at(struct memslot_ranges *ranges, uint64_t off
 			ranges, region, (offset - region->offset) >> ranges->unit_shift);
 		node = ms_ranges_node(ranges, index);
 		if (ms_bins_used(node) && node->next != MS_RANGES_PLUG &&
-			range_of(ranges, index).offset == offset)
+			ms_ranges_range(ranges, index).offset == offset)
 			return give_back(ranges, index);
 	}
 	ms_ranges_leave(ranges);
 	return -ENOENT;
-}
-
-/* --- in place --- */
-
-/* May it be cut? What is cut off is cleared first, so a refusal has to come before. */
-static int prepare_cut(struct memslot_ranges *ranges, uint32_t index, uint32_t units)
-{
-	struct ms_node *node = ms_ranges_node(ranges, index);
-	struct memslot_expansion *region = &ranges->regions[node->region];
-	uint32_t cut = node->offset + units;
-
-	if (node->next)
-		return -EBUSY;
-	if (region->state != MS_REGION_LIVE || !ms_bins_has_node(&ranges->arena))
-		return -ENOSPC; /* what is cut off could not be given out: keep it */
-	if ((ranges->flags & MEMSLOT_RANGES_ZERO_ON_FREE) && region->base)
-		memset(region->base + ((uint64_t)cut << ranges->unit_shift), 0,
-			(uint64_t)(ms_bins_size(node) - units) << ranges->unit_shift);
-	return 0;
-}
-
-static int resize(struct memslot_ranges *ranges, uint32_t index, uint32_t units)
-{
-	struct ms_node *node = ms_ranges_node(ranges, index);
-	struct memslot_expansion *region = &ranges->regions[node->region];
-	int error = units < ms_bins_size(node) ? prepare_cut(ranges, index, units) : 0;
-
-	if (error)
-		return error;
-	if (!ms_bins_resize(&ranges->arena, index, units))
-		return -ENOSPC;
-	region->high = (uint32_t)ms_max(region->high, node->offset + ms_bins_size(node));
-	return 0;
-}
-
-MS_EXPORT int memslot_ranges_resize(
-	struct memslot_ranges *ranges, struct memslot_range *range, uint64_t size)
-{
-	uint32_t index, units;
-	int error;
-
-	if (!ranges || !range)
-		return -EINVAL;
-	error = check_size(ranges, size, &units);
-	if (error)
-		return error;
-	ms_ranges_enter(ranges);
-	error = node_of(ranges, range, &index);
-	if (!error)
-		error = resize(ranges, index, units);
-	if (!error)
-		*range = range_of(ranges, index);
-	ms_ranges_leave(ranges);
-	return error;
-}
-
-/* --- guards --- */
-
-MS_EXPORT int memslot_ranges_guard(struct memslot_ranges *ranges, const struct memslot_range *range)
-{
-	uint32_t index;
-	int error;
-
-	if (!ranges || !range)
-		return -EINVAL;
-	ms_ranges_enter(ranges);
-	error = node_of(ranges, range, &index);
-	if (!error && ms_ranges_node(ranges, index)->next == MS_RANGES_PLUG - 1)
-		error = -EMSGSIZE;
-	if (!error && ms_ranges_node(ranges, index)->next++ == 0)
-		ranges->guarded++;
-	ms_ranges_leave(ranges);
-	return error;
-}
-
-MS_EXPORT int memslot_ranges_unguard(
-	struct memslot_ranges *ranges, const struct memslot_range *range)
-{
-	uint32_t index;
-	int error;
-
-	if (!ranges || !range)
-		return -EINVAL;
-	ms_ranges_enter(ranges);
-	error = node_of(ranges, range, &index);
-	if (!error && ms_ranges_node(ranges, index)->next == 0)
-		error = -EINVAL;
-	if (!error && --ms_ranges_node(ranges, index)->next == 0)
-		ranges->guarded--;
-	ms_ranges_leave(ranges);
-	return error;
-}
-
-/* --- questions --- */
-
-MS_EXPORT int memslot_ranges_find(
-	const struct memslot_ranges *ranges, const void *address, struct memslot_range *ret_range)
-{
-	struct memslot_expansion *region;
-	int error = -ENOENT;
-
-	if (!ranges || !ret_range)
-		return -EINVAL;
-	ms_ranges_enter(ranges);
-	region = ms_regions_holding(ranges, address);
-	if (region) {
-		uint64_t at = (uint64_t)((const unsigned char *)address - region->base);
-		uint32_t index = ms_regions_node(ranges, region, at >> ranges->unit_shift);
-		const struct ms_node *node = ms_ranges_node(ranges, index);
-		if (ms_bins_used(node) && node->next != MS_RANGES_PLUG) {
-			*ret_range = range_of(ranges, index);
-			error = 0;
-		}
-	}
-	ms_ranges_leave(ranges);
-	return error;
-}
-
-MS_EXPORT int memslot_ranges_region(const struct memslot_ranges *ranges,
-	const struct memslot_range *range, struct memslot_region *ret_region)
-{
-	struct memslot_region region = {.size = sizeof region};
-	uint32_t index;
-	int error;
-
-	if (!ranges || !range || !ret_region)
-		return -EINVAL;
-	ms_ranges_enter(ranges);
-	error = node_of(ranges, range, &index);
-	if (!error) {
-		const struct memslot_expansion *of =
-			&ranges->regions[ms_ranges_node(ranges, index)->region];
-		region.base = of->base;
-		region.offset = of->offset;
-		region.bytes = of->bytes;
-		region.tag = of->tag;
-		region.slot = of->slot;
-	}
-	ms_ranges_leave(ranges);
-	return error ? error : ms_opts_give(ret_region, &region, sizeof region);
-}
-
-MS_EXPORT int memslot_ranges_check(const struct memslot_ranges *ranges)
-{
-	bool fine;
-
-	if (!ranges)
-		return -EINVAL;
-	ms_ranges_enter(ranges);
-	fine = ms_bins_check(&ranges->arena);
-	ms_ranges_leave(ranges);
-	return fine ? 0 : -EUCLEAN;
-}
-
-MS_EXPORT int memslot_ranges_stats(
-	const struct memslot_ranges *ranges, struct memslot_ranges_stats *ret_stats)
-{
-	struct memslot_ranges_stats stats = {.size = sizeof stats};
-
-	if (!ranges || !ret_stats)
-		return -EINVAL;
-	ms_ranges_enter(ranges);
-	stats.regions = ranges->region_count - ranges->pending;
-	stats.region_bytes = ranges->region_bytes;
-	stats.live = ranges->bins.live - ranges->plugs;
-	stats.live_bytes = (ranges->bins.live_units - ranges->plugged_units) << ranges->unit_shift;
-	stats.free_bytes = ranges->bins.free_units << ranges->unit_shift;
-	stats.largest_free = (uint64_t)ms_bins_largest(&ranges->arena) << ranges->unit_shift;
-	stats.guarded = ranges->guarded;
-	stats.allocs = ranges->allocs;
-	stats.failures = ranges->failures;
-	ms_ranges_leave(ranges);
-	return ms_opts_give(ret_stats, &stats, sizeof stats);
 }

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * ranges.h - an allocator over many regions: ranges.c hands out, regions.c adds and gives back.
+ * ranges.h - an allocator over many regions.
+ *
+ *   ranges.c   hands out, takes back       bins.c     which ranges are free
+ *   stay.c     ranges that stay: resized, guarded, asked about
+ *   regions.c  where they come from        leave.c    how regions go back
  *
  * Everything below `lock` belongs to who holds it.
  */
@@ -9,6 +13,7 @@
 
 #include "base/lock.h"
 #include "base/os.h"
+#include "pool/pool.h"
 #include "ranges/bins.h"
 
 #include <memslot/ranges.h>
@@ -71,9 +76,35 @@ static inline struct ms_node *ms_ranges_node(const struct memslot_ranges *ranges
 	return &ranges->arena.nodes[index];
 }
 
+static inline uint32_t ms_region_number(
+	const struct memslot_ranges *ranges, const struct memslot_expansion *region)
+{
+	return (uint32_t)(region - ranges->regions);
+}
+
+static inline uint32_t ms_region_first(
+	const struct memslot_ranges *ranges, const struct memslot_expansion *region)
+{
+	return ranges->first[ms_region_number(ranges, region)];
+}
+
+/* A slot shows zeros when it comes, unless the pool's on_reset writes to it. */
+static inline bool ms_region_trusted(
+	const struct memslot_ranges *ranges, const struct memslot_slot *slot)
+{
+	return slot && !ranges->pool->plan.on_reset;
+}
+
 /* --- ranges.c --- */
 MS_HIDDEN void ms_ranges_enter(const struct memslot_ranges *ranges);
 MS_HIDDEN void ms_ranges_leave(const struct memslot_ranges *ranges);
+/* A size that can be allocated, in units. 0, -EINVAL or -EMSGSIZE. */
+MS_HIDDEN int ms_ranges_units(
+	const struct memslot_ranges *ranges, uint64_t size, uint32_t *ret_units);
+/* Under the lock: the range of a used node; the node of a range, or -ESTALE. */
+MS_HIDDEN struct memslot_range ms_ranges_range(const struct memslot_ranges *ranges, uint32_t index);
+MS_HIDDEN int ms_ranges_find_node(const struct memslot_ranges *ranges,
+	const struct memslot_range *range, uint32_t *ret_index);
 
 /* --- regions.c, under the lock --- */
 /* The region that an offset or an address lies in, or NULL. */
@@ -86,10 +117,16 @@ MS_HIDDEN uint32_t ms_regions_node(
 	const struct memslot_ranges *ranges, const struct memslot_expansion *region, uint64_t unit);
 /* Without the lock: one more from the pool. False: none to be had in which so much would fit. */
 MS_HIDDEN bool ms_regions_grow(struct memslot_ranges *ranges, uint64_t size, uint64_t align);
-/* A range of a draining region is free now, in the node: true: the region is empty, and out of the
- * tables; hand it back without the lock. */
+/* Out of the tables; its only node is free. */
+MS_HIDDEN void ms_regions_unpublish(struct memslot_ranges *ranges, struct memslot_expansion *region,
+	struct memslot_expansion *ret_region);
+
+/* --- leave.c --- */
+/* Under the lock: a range of a draining region is free now, in the node: true: the region is empty,
+ * and out of the tables; hand it back without the lock. */
 MS_HIDDEN bool ms_regions_drained(
 	struct memslot_ranges *ranges, uint32_t node, struct memslot_expansion *ret_region);
+/* Without the lock. */
 MS_HIDDEN void ms_regions_hand_back(
 	struct memslot_ranges *ranges, const struct memslot_expansion *region);
 
