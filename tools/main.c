@@ -24,6 +24,7 @@ static const struct {
 	{"plan", command_plan},
 	{"host", command_host},
 	{"lua", command_lua},
+	{"ranges", command_ranges},
 };
 
 static const char text[] =
@@ -37,6 +38,7 @@ static const char text[] =
 	"  plan     what a pool of slots would cost\n"
 	"  host     a worked example: a host of plug-ins, well and badly behaved\n"
 	"  lua      Lua booted once: boot, fork and rewind by turns\n"
+	"  ranges   the range allocator beside mimalloc and jemalloc\n"
 	"\n"
 	"'memslot COMMAND --help' tells more.";
 
@@ -74,7 +76,7 @@ static error_t parse(int key, char *argument, struct argp_state *state)
 	case ARGP_KEY_ARG:
 		return choose(state, argument);
 	case ARGP_KEY_NO_ARGS:
-		refuse(state, "a command is missing: info, image, churn, plan, host or lua");
+		refuse(state, "a command is missing: info, image, churn, plan, host, lua or ranges");
 		return EINVAL;
 	default:
 		return ARGP_ERR_UNKNOWN;

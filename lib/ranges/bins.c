@@ -21,7 +21,6 @@
 #include <string.h>
 
 #define BEST_LOOKS 16u
-#define LOOKS 8u
 
 /* --- classes --- */
 
@@ -92,19 +91,28 @@ static void node_rest(struct ms_arena *arena, uint32_t index)
 
 /* --- bins --- */
 
+/* The head lies lower than whoever came after it: what is left free gathers at the other end, and
+ * large ranges find room there much longer (Wilson et al., 1995: address order), for one look. */
 static void bin_put(struct ms_arena *arena, uint32_t index)
 {
 	struct ms_bins *bins = arena->bins;
-	struct ms_node *node = &arena->nodes[index], *next;
+	struct ms_node *node = &arena->nodes[index], *head, *next;
 	uint32_t class = class_down(node->size & ~MS_BINS_USED);
 	uint32_t row = class / MS_BINS_COLUMNS, column = class % MS_BINS_COLUMNS;
 
 	node->prev = MS_BINS_NONE;
 	node->next = bins->columns[row] >> column & 1 ? bins->head[row][column] : MS_BINS_NONE;
-	next = node_at(arena, node->next);
+	head = next = node_at(arena, node->next);
+	if (head && head->offset < node->offset) {
+		node->prev = node->next;
+		node->next = head->next;
+		head->next = index;
+		next = node_at(arena, node->next);
+	} else {
+		bins->head[row][column] = index;
+	}
 	if (next)
 		next->prev = index;
-	bins->head[row][column] = index;
 	bins->columns[row] |= 1u << column;
 	bins->rows |= 1u << row;
 	bins->free_units += node->size;
@@ -193,35 +201,15 @@ static uint32_t look_through(
 	return best;
 }
 
-/* Of the first few of a class the one that lies lowest: what is left free gathers at the other end,
- * and large ranges find room there much longer (Wilson et al., 1995: address order). */
-static uint32_t look_low(
-	const struct ms_arena *arena, uint32_t class, uint32_t size, uint32_t align)
-{
-	uint32_t index = head_of(arena->bins, class), lowest = MS_BINS_NONE, offset = MS_BINS_NONE;
-
-	for (uint32_t looks = LOOKS; looks; looks--) {
-		const struct ms_node *node = node_at(arena, index);
-		if (!node)
-			break;
-		if (node->offset < offset && !ms_bins_used(node) &&
-			fits(arena, node, size, align)) {
-			offset = node->offset;
-			lowest = index;
-		}
-		index = node->next;
-	}
-	return lowest;
-}
-
-/* O(1): two classes, then one in which everything fits. */
+/* O(1): two heads, then a class one in which everything fits. */
 static uint32_t choose_fast(const struct ms_arena *arena, uint32_t size, uint32_t align)
 {
 	uint32_t class = class_from(arena->bins, class_up(size));
 
 	for (int i = 0; i < 2 && class != MS_BINS_NONE; i++) {
-		uint32_t index = look_low(arena, class, size, align);
-		if (index != MS_BINS_NONE)
+		uint32_t index = head_of(arena->bins, class);
+		const struct ms_node *node = node_at(arena, index);
+		if (node && !ms_bins_used(node) && fits(arena, node, size, align))
 			return index;
 		class = class_from(arena->bins, class + 1);
 	}
