@@ -101,7 +101,7 @@ static void bin_put(struct ms_arena *arena, uint32_t index)
 	uint32_t row = class / MS_BINS_COLUMNS, column = class % MS_BINS_COLUMNS;
 
 	node->prev = MS_BINS_NONE;
-	node->next = bins->columns[row] >> column & 1 ? bins->head[row][column] : MS_BINS_NONE;
+	node->next = bins->head[row][column];
 	head = next = node_at(arena, node->next);
 	if (head && head->offset < node->offset) {
 		node->prev = node->next;
@@ -338,6 +338,8 @@ uint32_t ms_bins_alloc(struct ms_arena *arena, uint32_t size, uint32_t align, bo
 {
 	uint32_t index = MS_BINS_NONE;
 
+	__builtin_prefetch(
+		&arena->nodes[arena->bins->rest_first]); /* only a wish, wherever it is */
 	if (best)
 		index = choose_exact(arena, size, align, BEST_LOOKS);
 	if (index == MS_BINS_NONE)
@@ -473,6 +475,7 @@ bool ms_bins_resize(struct ms_arena *arena, uint32_t index, uint32_t size)
 void ms_bins_init(struct ms_bins *bins)
 {
 	memset(bins, 0, sizeof *bins);
+	memset(bins->head, 0xff, sizeof bins->head); /* MS_BINS_NONE */
 }
 
 uint32_t ms_bins_add(struct ms_arena *arena, uint32_t region, uint32_t units)

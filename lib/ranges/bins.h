@@ -25,10 +25,10 @@ struct ms_node {
 
 /* Names no address: it may lie in a slot, and be rewound with it. */
 struct ms_bins {
-	uint32_t rows;			/* bit r: columns[r] is not 0 */
-	uint32_t columns[MS_BINS_ROWS]; /* bit c: head[r][c] is a node */
-	uint32_t head[MS_BINS_ROWS][MS_BINS_COLUMNS];
-	uint32_t node_count; /* ever used */
+	uint32_t rows;				      /* bit r: columns[r] is not 0 */
+	uint32_t columns[MS_BINS_ROWS];		      /* bit c: head[r][c] is a node */
+	uint32_t head[MS_BINS_ROWS][MS_BINS_COLUMNS]; /* or MS_BINS_NONE */
+	uint32_t node_count;			      /* ever used */
 	uint32_t rest_first, rest_last, resting;
 	uint32_t live; /* used nodes */
 	uint64_t free_units, live_units;

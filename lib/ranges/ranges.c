@@ -216,14 +216,14 @@ int ms_ranges_units(const struct memslot_ranges *ranges, uint64_t size, uint32_t
 static int check(const struct memslot_ranges *ranges, uint64_t size, uint64_t align,
 	const struct memslot_range_opts *opts, struct wanted *ret_wanted)
 {
-	struct memslot_range_opts taken;
-	int error = ms_opts_take(&taken, sizeof taken, sizeof taken,
-		MEMSLOT_RANGE_BEST | MEMSLOT_RANGE_FIXED | MEMSLOT_RANGE_GUARDED |
-			MEMSLOT_RANGE_NO_GROW | MEMSLOT_RANGE_ZERO,
-		opts);
+	struct memslot_range_opts taken = {.flags = 0};
+	int error = ms_ranges_units(ranges, size, &ret_wanted->units);
 
-	if (!error)
-		error = ms_ranges_units(ranges, size, &ret_wanted->units);
+	if (!error && MS_UNLIKELY(opts != NULL))
+		error = ms_opts_take(&taken, sizeof taken, sizeof taken,
+			MEMSLOT_RANGE_BEST | MEMSLOT_RANGE_FIXED | MEMSLOT_RANGE_GUARDED |
+				MEMSLOT_RANGE_NO_GROW | MEMSLOT_RANGE_ZERO,
+			opts);
 	if (error)
 		return error;
 	if (taken.flags & MEMSLOT_RANGE_FIXED)
