@@ -39,7 +39,7 @@ static void help_fields(struct ms_format_head *head)
 {
 	memcpy(head->magic, MS_FORMAT_MAGIC, sizeof head->magic);
 	head->byte_order = MS_FORMAT_BYTE_ORDER;
-	head->version = MS_FORMAT_VERSION;
+	head->version = head->version == 2 ? 2 : 1;
 	head->page_size = ms_page_size();
 }
 
@@ -59,10 +59,13 @@ static void write_helped(int fd, uint8_t help, const uint8_t *data, size_t size)
 	memcpy(&head, data, sizeof head);
 	if (help & HELP_FIELDS)
 		help_fields(&head);
-	natural = ms_format_size(head.extent_count % 64, head.note_size % 4096);
+	natural = ms_format_size(head.extent_count % 64, head.note_size % 4096,
+		ms_format_program_size(&head) % 512);
 	if (help & HELP_HEADER) {
 		head.extent_count %= 64;
 		head.note_size %= 4096;
+		if (head.version == 2)
+			head.program_size %= 512;
 		head.header_size = natural;
 	}
 	header = calloc(1, natural);

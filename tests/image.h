@@ -43,5 +43,6 @@ void image_raw_cases(Suite *suite);
 void image_saved_cases(Suite *suite);
 void image_hostile_cases(Suite *suite);
 void image_inject_cases(Suite *suite);
+void image_program_cases(Suite *suite);
 
 #endif

@@ -115,8 +115,6 @@ START_TEST(capture_takes_a_note_and_nothing_else)
 	opts.slot_offset = 4096;
 	ck_assert_int_eq(memslot_slot_capture(slot, &opts, &image), -EINVAL);
 	opts.slot_offset = 0;
-	opts.flags = MEMSLOT_IMAGE_STRICT;
-	ck_assert_int_eq(memslot_slot_capture(slot, &opts, &image), -EOPNOTSUPP);
 	opts.flags = MEMSLOT_IMAGE_MAP_FILE;
 	ck_assert_int_eq(memslot_slot_capture(slot, &opts, &image), -EINVAL);
 	opts.flags = MEMSLOT_IMAGE_VERIFY;
@@ -127,6 +125,71 @@ START_TEST(capture_takes_a_note_and_nothing_else)
 	ck_assert_int_eq(memslot_slot_capture(slot, &newer.opts, &image), -E2BIG);
 	ck_assert_ptr_eq(image, (struct memslot_image *)1);
 	destroy(slot);
+}
+END_TEST
+
+static struct memslot_image_stats image_stats(const struct memslot_image *image)
+{
+	struct memslot_image_stats stats = {.size = sizeof stats};
+
+	ck_assert_int_eq(memslot_image_stats(image, &stats), 0);
+	return stats;
+}
+
+/* Bound (_i 1) or not. */
+START_TEST(a_strict_capture_refuses_pointers_out_of_the_slot)
+{
+	struct memslot_image_opts strict = MEMSLOT_OPTS(
+			memslot_image_opts, .flags = MEMSLOT_IMAGE_STRICT);
+	struct memslot_slot_opts opts = MEMSLOT_OPTS(
+			memslot_slot_opts, .flags = _i ? MEMSLOT_SLOT_BOUND : 0);
+	struct memslot_slot *slot = slot_new(PAGES(50), &opts), *other = slot_new(PAGES(50), NULL);
+	struct memslot_image *image = (struct memslot_image *)1;
+	void *closed = mmap(NULL, PAGES(1), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	void *memory = malloc(8), **words;
+	bool counts = memslot_feature("proc_maps") == 1;
+
+	instantiate(slot, NULL, PAGES(40));
+	instantiate(other, NULL, PAGES(40));
+	words = (void **)(void *)base_of(slot);
+	words[0] = (void *)UINTPTR_MAX; /* numbers */
+	words[1] = (void *)1;
+	words[2] = words;			 /* itself */
+	words[3] = base_of(slot) + PAGES(50) - 1; /* beyond the edge */
+	words[600] = (void *)(uintptr_t)test_page; /* the program */
+	words[601] = (void *)(uintptr_t)malloc;	 /* a library, or a sanitizer */
+	words[602] = closed; /* nobody can follow that */
+	if (!counts) {
+		ck_assert_int_eq(memslot_slot_capture(slot, &strict, &image), -EOPNOTSUPP);
+		ck_assert_ptr_eq(image, (struct memslot_image *)1);
+	} else {
+		void *strays[] = {&image, memory, base_of(other) + 8, &errno};
+		ck_assert_int_eq(memslot_slot_capture(slot, &strict, &image), 0);
+		ck_assert_uint_eq(image_stats(image).strays, 0);
+		ck_assert_uint_ge(image_stats(image).objects, 1);
+		memslot_image_unref(image);
+		image = (struct memslot_image *)1;
+		for (size_t i = 0; i < sizeof strays / sizeof *strays; i++) {
+			words[5000] = strays[i];
+			ck_assert_int_eq(memslot_slot_capture(slot, &strict, &image), -ENOTUNIQ);
+			ck_assert_ptr_eq(image, (struct memslot_image *)1);
+		}
+	}
+	words[700] = memory;
+	words[5000] = memory;
+	for (int i = 0; i < 2; i++) { /* without STRICT it is counted */
+		if (i)
+			ck_assert_int_eq(memslot_slot_checkpoint(slot, &image), 0);
+		else
+			ck_assert_int_eq(memslot_slot_capture(slot, NULL, &image), 0);
+		ck_assert_uint_eq(image_stats(image).strays, counts && _i ? 2 : MEMSLOT_NONE);
+		ck_assert_int_eq(image_stats(image).objects > 0, _i);
+		memslot_image_unref(image);
+	}
+	free(memory);
+	munmap(closed, PAGES(1));
+	destroy(slot);
+	destroy(other);
 }
 END_TEST
 
@@ -347,6 +410,7 @@ Suite *test_suite(void)
 	tcase_add_test(capture, a_capture_keeps_its_note);
 	each_kind(capture, a_capture_of_zeros_shows_zeros);
 	tcase_add_test(capture, capture_takes_a_note_and_nothing_else);
+	tcase_add_loop_test(capture, a_strict_capture_refuses_pointers_out_of_the_slot, 0, 2);
 	each_kind(checkpoint, a_checkpoint_is_what_reset_comes_back_to);
 	each_kind(checkpoint, a_checkpoint_takes_the_size_too);
 	each_kind(checkpoint, checkpoints_nest_and_older_images_can_be_shown_again);

@@ -549,5 +549,6 @@ Suite *test_suite(void)
 	image_saved_cases(suite);
 	image_hostile_cases(suite);
 	image_inject_cases(suite);
+	image_program_cases(suite);
 	return suite;
 }

@@ -177,45 +177,6 @@ static int run_build(const struct arguments *arguments)
 	return status;
 }
 
-static json_t *describe(const char *path, const struct memslot_image *image)
-{
-	uintptr_t base = (uintptr_t)memslot_image_base_address(image);
-	const void *note = NULL;
-	size_t note_size = 0;
-	struct stat file = {0};
-	json_t *object, *name = json_string(path); /* NULL unless it is UTF-8 */
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-
-	if (fd < 0 || fstat(fd, &file))
-		complain(-errno, "%s", path);
-	object = json_pack("{s:o, s:I, s:I, s:I, s:o, s:I, s:I, s:o}", "file",
-		name ? name : json_null(), "offset", (json_int_t)memslot_image_offset(image),
-		"size", (json_int_t)memslot_image_size(image), "pages",
-		(json_int_t)(memslot_image_size(image) / page_size()), "base_address",
-		base ? json_sprintf("0x%zx", (size_t)base) : json_null(), "file_size",
-		(json_int_t)file.st_size, "disk_use", (json_int_t)file.st_blocks * 512,
-		"file_stretches", file_stretches(fd));
-	memslot_image_note(image, &note, &note_size);
-	set_note(object, note, note_size);
-	if (fd >= 0)
-		close(fd);
-	return object;
-}
-
-static void print_description(const json_t *object)
-{
-	const char *base = json_string_value(json_object_get(object, "base_address"));
-
-	printf("%-14s 0x%llx\n", "offset",
-		(unsigned long long)json_integer_value(json_object_get(object, "offset")));
-	print_size("size", json_object_get(object, "size"));
-	printf("%-14s %s\n", "base address", base ? base : "any");
-	print_note(object);
-	print_size("file size", json_object_get(object, "file_size"));
-	print_size("on disk", json_object_get(object, "disk_use"));
-	print_stretches(json_object_get(object, "file_stretches"));
-}
-
 static int run_show(const struct arguments *arguments)
 {
 	struct memslot_image *image;
@@ -226,14 +187,14 @@ static int run_show(const struct arguments *arguments)
 		complain(error, "%s", arguments->file);
 		return EXIT_FAILED;
 	}
-	object = describe(arguments->file, image);
+	object = describe_image(arguments->file, image);
 	memslot_image_unref(image);
 	if (!object)
 		complain(-ENOMEM, "%s", arguments->file);
 	else if (arguments->json)
 		json_dumpf(object, stdout, JSON_INDENT(2)), putchar('\n');
 	else
-		print_description(object);
+		print_image(object);
 	json_decref(object);
 	return object ? EXIT_DONE : EXIT_FAILED;
 }

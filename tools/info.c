@@ -36,6 +36,7 @@ static const struct {
 	{"wipe_on_fork", "4.14", "notice a fork without a system call"},
 	{"pkeys", "4.9", "protection keys (not used yet)"},
 	{"io_uring", "5.1", "asynchronous I/O into slots (not used yet)"},
+	{"proc_maps", "2.6", "count pointers out of the slot in images of heaps"},
 };
 
 /* A feature whose probe is made only if two others are there. */

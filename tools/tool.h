@@ -48,6 +48,9 @@ bool list_has(const char *list, const char *word);
 const char *format_size(uint64_t size, char *buffer, size_t room);
 /* An image file, or an image of the contents of any other file: one reference. 0 or -errno. */
 int open_image(const char *path, struct memslot_image **ret_image);
+/* What memslot image show tells. */
+json_t *describe_image(const char *path, const struct memslot_image *image);
+void print_image(const json_t *object);
 /* The stretches of the file that hold data; the rest is holes. */
 json_t *file_stretches(int fd);
 /*

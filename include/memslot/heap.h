@@ -74,7 +74,8 @@ int memslot_heap_create(struct memslot_slot *slot, const struct memslot_heap_opt
  * The heap that a slot holds: instantiated from an image of one, or made before.
  *   ret_heap  the handle
  * Errors: -EUCLEAN there is none, or a damaged one; -EADDRNOTAVAIL it was made at another address;
- *         -ESTALE it was made by another program, or by this one at another address; -ENOMEM
+ *         -ESTALE the slot's image leads into another program than this, or it at another address,
+ *         or does not say so, since it was not captured; -ENOMEM
  */
 int memslot_heap_open(struct memslot_slot *slot, struct memslot_heap **ret_heap);
 

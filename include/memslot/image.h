@@ -56,8 +56,8 @@ struct memslot_image_opts {
  * somebody wrote into the holes between extents are no contents and never shown. With MAP_FILE
  * -EINVAL. */
 #define MEMSLOT_IMAGE_VERIFY (1u << 1)
-/* Capture: -ENOTUNIQ when it holds words that look like pointers out of the slot. -EOPNOTSUPP in
- * this version. */
+/* Capture: -ENOTUNIQ when it holds strays (see memslot_image_stats), whether the slot is bound or
+ * not; -EOPNOTSUPP where they cannot be counted. */
 #define MEMSLOT_IMAGE_STRICT (1u << 2)
 
 /*
@@ -156,6 +156,29 @@ void *memslot_image_base_address(const struct memslot_image *image);
  * Errors: -EINVAL NULL; -ENOENT no note
  */
 int memslot_image_note(const struct memslot_image *image, const void **ret_note, size_t *ret_size);
+
+/*
+ * What the pointers of an image lead into, as it was at the capture or checkpoint that made it. Only
+ * images of bound slots are looked through, and captures with MEMSLOT_IMAGE_STRICT; the record is saved
+ * with the image. A pointer is an aligned word that holds the address of mapped memory outside the
+ * slot; a number may look like one.
+ *   objects  the executable, and shared objects that pointers lead into: memslot_heap_open wants the
+ *            same builds at the same addresses; 0: not looked through
+ *   strays   words that lead elsewhere: to a stack, TLS, memory of malloc's, another slot. They
+ *            are as good in another process as what they point at. MEMSLOT_NONE: not counted,
+ *            because nobody looked or there is no /proc/self/maps
+ */
+struct memslot_image_stats {
+	uint32_t size, reserved;
+	uint64_t objects, strays;
+};
+
+/*
+ * Read them.
+ *   ret_stats  with `size` set by the caller; filled up to it
+ * Errors: -EINVAL NULL, or `size` below 8
+ */
+int memslot_image_stats(const struct memslot_image *image, struct memslot_image_stats *ret_stats);
 
 #ifdef __cplusplus
 }

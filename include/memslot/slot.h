@@ -196,7 +196,8 @@ int memslot_slot_discard(struct memslot_slot *slot, size_t offset, size_t size);
  * instantiated. A failure leaves the bytes as they were and the old image as the target. Size 0
  * gives an image of no bytes.
  *   ret_image  one reference to the new image, the caller's; NULL: not wanted
- * Cost:   one copy of what differs from zero, one mmap(2) an extent.
+ * Cost:   one copy of what differs from zero, one mmap(2) an extent. Bound slots only: another pass
+ *         over the copy, a compare a word, and reading /proc/self/maps (memslot_image_stats).
  * Errors: -EBUSY held, pinned, or called from on_reset; -EFBIG over RLIMIT_FSIZE; -ESTALE unknown
  */
 int memslot_slot_checkpoint(struct memslot_slot *slot, struct memslot_image **ret_image);
@@ -204,11 +205,12 @@ int memslot_slot_checkpoint(struct memslot_slot *slot, struct memslot_image **re
 /*
  * An image of what the slot holds, image pages not written included. The slot is not changed.
  * Size 0 gives an image of no bytes.
- *   opts       note; NULL: none. STRICT is -EOPNOTSUPP in this version
+ *   opts       note, MEMSLOT_IMAGE_STRICT; NULL: none
  *   ret_image  one reference, the caller's
- * Cost:   one copy of what differs from zero.
+ * Cost:   one copy of what differs from zero; of bound slots, or with STRICT, also as checkpoint.
  * Errors: -EBUSY under HOLD_IO; -EINVAL slot_offset or other flags; -EFBIG over RLIMIT_FSIZE;
- *         -EOPNOTSUPP STRICT; -ESTALE unknown; -E2BIG options from a newer header
+ *         -ENOTUNIQ STRICT, and there are pointers out of the slot; -EOPNOTSUPP STRICT where they
+ *         cannot be counted; -ESTALE unknown; -E2BIG options from a newer header
  */
 int memslot_slot_capture(struct memslot_slot *slot, const struct memslot_image_opts *opts,
 		struct memslot_image **ret_image);

@@ -13,6 +13,7 @@
 #include "os.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -268,6 +269,17 @@ static bool probe_pkeys(void)
 static bool probe_io_uring(void)
 {
 	return ms_os_uring_probe() == 0;
+}
+
+static bool probe_proc_maps(void)
+{
+	char first;
+	int fd = ms_os_open("/proc/self/maps", O_RDONLY, 0);
+	bool yes = fd >= 0 && ms_os_read_some(fd, &first, 1, 0) == 1;
+
+	if (fd >= 0)
+		ms_os_close(fd);
+	return yes;
 }
 
 /* --- the table --- */

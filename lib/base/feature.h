@@ -19,7 +19,8 @@
 	X(ANON_NAME, anon_name)                                                                    \
 	X(WIPE_ON_FORK, wipe_on_fork)                                                              \
 	X(PKEYS, pkeys)                                                                            \
-	X(IO_URING, io_uring)
+	X(IO_URING, io_uring)                                                                      \
+	X(PROC_MAPS, proc_maps)
 
 enum ms_feature {
 #define MS_FEATURE_ENUM(symbol, name) MS_FEATURE_##symbol,

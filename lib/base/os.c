@@ -280,6 +280,16 @@ int ms_os_read_at(int fd, void *to, size_t size, uint64_t offset)
 	return 0;
 }
 
+int64_t ms_os_read_some(int fd, void *to, size_t size, uint64_t offset)
+{
+	long got;
+
+	do
+		got = call4(SYS_pread64, fd, to, size, offset);
+	while (got == -EINTR);
+	return got;
+}
+
 static uint64_t limit_of(int resource)
 {
 	struct rlimit limit;

@@ -91,6 +91,8 @@ MS_HIDDEN int64_t ms_os_seek(int fd, int64_t offset, int whence);
 /* Whole length or error; -EIO when the file ends before; -EFBIG, and no signal, for what would
  * exceed RLIMIT_FSIZE. */
 MS_HIDDEN int ms_os_read_at(int fd, void *to, size_t size, uint64_t offset);
+/* As pread(2): how much, 0 at the end, or -errno. */
+MS_HIDDEN int64_t ms_os_read_some(int fd, void *to, size_t size, uint64_t offset);
 MS_HIDDEN int ms_os_write_at(int fd, const void *from, size_t size, uint64_t offset);
 MS_HIDDEN int ms_os_truncate(int fd, uint64_t size);
 MS_HIDDEN int ms_os_punch(int fd, uint64_t offset, uint64_t size); /* make a hole */

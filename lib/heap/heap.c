@@ -72,13 +72,10 @@ static int handle_of(struct memslot_slot *slot, struct memslot_heap **ret_heap)
 }
 
 /* An empty heap over zeros. */
-static int write_state(struct memslot_heap *heap, uint64_t headroom)
+static void write_state(struct memslot_heap *heap, uint64_t headroom)
 {
 	struct ms_heap_state *state = heap->state;
-	int error = ms_print_program(state->print);
 
-	if (error)
-		return error;
 	state->address = (uintptr_t)heap->base;
 	state->capacity = heap->capacity;
 	state->headroom = headroom;
@@ -87,7 +84,6 @@ static int write_state(struct memslot_heap *heap, uint64_t headroom)
 	(void)ms_bins_add(&heap->arena, 0,
 		(uint32_t)((memslot_slot_size(heap->slot) - heap->data) >> MS_HEAP_UNIT_SHIFT));
 	state->magic = MS_HEAP_MAGIC; /* last: from here on there is a heap */
-	return 0;
 }
 
 MS_EXPORT int memslot_heap_create(struct memslot_slot *slot, const struct memslot_heap_opts *opts,
@@ -110,10 +106,9 @@ MS_EXPORT int memslot_heap_create(struct memslot_slot *slot, const struct memslo
 						  : HEADROOM;
 	size = ms_min(heap->data + MS_HEAP_RUN + headroom, heap->capacity);
 	error = memslot_slot_instantiate(slot, NULL, size);
-	if (!error)
-		error = write_state(heap, headroom);
 	if (error)
 		return error;
+	write_state(heap, headroom);
 	slot->bound = true;
 	heap->on_misuse = taken.on_misuse;
 	heap->context = taken.context;
@@ -125,7 +120,6 @@ MS_EXPORT int memslot_heap_create(struct memslot_slot *slot, const struct memslo
 MS_EXPORT int memslot_heap_open(struct memslot_slot *slot, struct memslot_heap **ret_heap)
 {
 	struct memslot_heap *heap;
-	uint64_t print[2];
 	int error;
 
 	if (!slot || !ret_heap)
@@ -139,12 +133,10 @@ MS_EXPORT int memslot_heap_open(struct memslot_slot *slot, struct memslot_heap *
 		return -EUCLEAN;
 	if (heap->state->address != (uintptr_t)heap->base)
 		return -EADDRNOTAVAIL;
-	error = ms_print_program(print);
-	if (error)
-		return error;
-	if (memcmp(print, heap->state->print, sizeof print) != 0)
-		return -ESTALE;
-	error = memslot_heap_check(heap);
+	/* Without an image it was made here. */
+	error = slot->image ? ms_program_check(slot->image) : 0;
+	if (!error)
+		error = memslot_heap_check(heap);
 	if (error)
 		return error;
 	slot->bound = true;

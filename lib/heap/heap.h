@@ -4,7 +4,6 @@
  *
  *   heap.c    handles: create, open, questions        small.c   objects of up to 512 bytes
  *   blocks.c  larger ones                             alloc.c   malloc, realloc, free
- *   print.c   which program is this?
  *
  * Whatever is read from struct ms_heap_state, maps, runs and nodes may be nonsense: offsets and
  * indices are compared with the handle's limits before they are used.
@@ -17,7 +16,7 @@
 
 #include <memslot/heap.h>
 
-#define MS_HEAP_MAGIC 0x7061656873736d31ull /* "1mssheap" */
+#define MS_HEAP_MAGIC 0x7061656873736d32ull /* "2mssheap" */
 #define MS_HEAP_UNIT_SHIFT 4
 #define MS_HEAP_UNIT (1u << MS_HEAP_UNIT_SHIFT)
 #define MS_HEAP_SMALL_MAX 512u
@@ -31,8 +30,7 @@
 /* At the slot's first byte. */
 struct ms_heap_state {
 	uint64_t magic;
-	uint64_t address;  /* of the slot when it was made */
-	uint64_t print[2]; /* of the program */
+	uint64_t address; /* of the slot when it was made */
 	uint64_t capacity, headroom;
 	uint64_t root;
 	uint64_t live, live_bytes;
@@ -100,8 +98,5 @@ static inline size_t ms_heap_class_bytes(uint32_t class)
 {
 	return (size_t)(class + 1) << MS_HEAP_UNIT_SHIFT;
 }
-
-/* --- print.c --- */
-MS_HIDDEN int ms_print_program(uint64_t ret_print[2]);
 
 #endif

@@ -149,12 +149,13 @@ static int open_folder(const char *path)
 
 MS_EXPORT int memslot_image_save(const struct memslot_image *image, const char *path)
 {
-	uint64_t size, total;
+	uint64_t size, total, program_size;
 	int folder, error;
 
 	if (!image || !path)
 		return -EINVAL;
-	size = ms_format_size(image->extent_count, image->note_size);
+	program_size = image->program ? ms_program_size(image->program->count) : 0;
+	size = ms_format_size(image->extent_count, image->note_size, program_size);
 	if (size == 0)
 		return -EMSGSIZE;
 	total = size + memslot_image_size(image);
@@ -188,8 +189,8 @@ static int read_head(int fd, uint64_t length, struct ms_format_head *head)
 		return -EBADMSG;
 	if (length < sizeof *head)
 		return -EUCLEAN;
-	if (head->byte_order != MS_FORMAT_BYTE_ORDER || head->version != MS_FORMAT_VERSION ||
-		head->page_size != ms_page_size())
+	if (head->byte_order != MS_FORMAT_BYTE_ORDER || head->version < 1 ||
+		head->version > MS_FORMAT_VERSION || head->page_size != ms_page_size())
 		return -EBADMSG;
 	return 0;
 }
@@ -269,6 +270,19 @@ static int verify(const struct memslot_image *image, const struct ms_format_head
 	return !error && checksum != head->contents_checksum ? -EUCLEAN : error;
 }
 
+static int take_program(struct memslot_image *image, const struct ms_format_head *head)
+{
+	size_t size = ms_format_program_size(head);
+
+	if (size == 0)
+		return 0;
+	image->program = ms_os_alloc(size);
+	if (!image->program)
+		return -ENOMEM;
+	memcpy(image->program, ms_format_program(head), size);
+	return 0;
+}
+
 static int open_file(int fd, uint32_t flags, struct memslot_image **ret_image)
 {
 	struct ms_format_head *header;
@@ -284,8 +298,10 @@ static int open_file(int fd, uint32_t flags, struct memslot_image **ret_image)
 		error = open_mapped(fd, header, &image);
 	else
 		error = open_copied(fd, header, &image);
-	if (!error && flags & MEMSLOT_IMAGE_VERIFY) {
-		error = verify(image, header);
+	if (!error) {
+		error = take_program(image, header);
+		if (!error && flags & MEMSLOT_IMAGE_VERIFY)
+			error = verify(image, header);
 		if (error)
 			memslot_image_unref(image);
 	}

@@ -115,6 +115,7 @@ MS_EXPORT void memslot_image_unref(struct memslot_image *image)
 		ms_os_close(image->fd);
 	ms_os_free(image->extents);
 	ms_os_free(image->note);
+	ms_os_free(image->program);
 	ms_os_free(image);
 }
 
@@ -143,6 +144,20 @@ MS_EXPORT int memslot_image_note(
 	*ret_note = image->note;
 	*ret_size = image->note_size;
 	return 0;
+}
+
+MS_EXPORT int memslot_image_stats(
+	const struct memslot_image *image, struct memslot_image_stats *ret_stats)
+{
+	struct memslot_image_stats stats = {.strays = MEMSLOT_NONE};
+
+	if (!image || !ret_stats)
+		return -EINVAL;
+	if (image->program) {
+		stats.objects = image->program->count;
+		stats.strays = image->program->strays;
+	}
+	return ms_opts_give(ret_stats, &stats, sizeof stats);
 }
 
 /* --- constructors --- */

@@ -10,6 +10,7 @@
 #define MS_IMAGE_H
 
 #include "base/util.h"
+#include "image/program.h"
 
 #include <stdatomic.h>
 #include <sys/stat.h>
@@ -41,6 +42,7 @@ struct memslot_image {
 	void *base_address; /* of the only slot that may show it, or NULL */
 	void *note;
 	size_t note_size;
+	struct ms_program *program; /* what its pointers lead into; NULL: nobody looked */
 };
 
 /* The image's bytes of a page that lies in one of its extents; bytes must not be NULL. */

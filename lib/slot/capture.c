@@ -94,13 +94,30 @@ static size_t pages_held(struct memslot_slot *slot)
 	return count ? last_written(slot, end, slot->capacity_pages) : end;
 }
 
-static int build_image(struct memslot_slot *slot, const void *note, size_t note_size,
+/* What the image of a bound slot points into is compared before it is used elsewhere. */
+static int record_program(
+	const struct memslot_slot *slot, struct memslot_image *image, uint32_t flags)
+{
+	uint64_t strays;
+	int error;
+
+	if (!image->base_address && !(flags & MEMSLOT_IMAGE_STRICT))
+		return 0;
+	error = ms_program_record(image, slot->base, ms_pages_to_bytes(slot->capacity_pages));
+	if (error || !(flags & MEMSLOT_IMAGE_STRICT))
+		return error;
+	strays = image->program->strays;
+	return strays == MEMSLOT_NONE ? -EOPNOTSUPP : strays ? -ENOTUNIQ : 0;
+}
+
+static int build_image(struct memslot_slot *slot, const struct memslot_image_opts *opts,
 	struct memslot_image **ret_image)
 {
 	/* What descends from a bound image holds its pointers too (INVARIANTS 32). */
 	bool bound = (slot->flags & MEMSLOT_SLOT_BOUND) || slot->bound ||
 		     memslot_image_base_address(slot->image);
 	void *base_address = bound ? slot->base : NULL;
+	struct memslot_image *image;
 	struct ms_pagemap_walk walk;
 	struct ms_build build;
 	size_t pages = pages_held(slot);
@@ -115,11 +132,19 @@ static int build_image(struct memslot_slot *slot, const void *note, size_t note_
 		ms_build_abort(&build);
 		return error;
 	}
-	return ms_build_finish(&build, note, note_size, base_address, ret_image);
+	error = ms_build_finish(&build, opts->note, opts->note_size, base_address, &image);
+	if (error)
+		return error;
+	error = record_program(slot, image, opts->flags);
+	if (error)
+		memslot_image_unref(image);
+	else
+		*ret_image = image;
+	return error;
 }
 
 /* With protections lifted meanwhile. *ret_unknown: they could not be put back. */
-static int capture(struct memslot_slot *slot, const void *note, size_t note_size,
+static int capture(struct memslot_slot *slot, const struct memslot_image_opts *opts,
 	struct memslot_image **ret_image, bool *ret_unknown)
 {
 	struct memslot_image *image = NULL;
@@ -129,7 +154,7 @@ static int capture(struct memslot_slot *slot, const void *note, size_t note_size
 		ms_state_begin_change(slot);
 	error = ms_view_lift(slot, 0, slot->size_pages);
 	if (!error)
-		error = build_image(slot, note, note_size, &image);
+		error = build_image(slot, opts, &image);
 	again = ms_view_put_back(slot, 0, slot->size_pages);
 	*ret_unknown = again != 0;
 	if (!error && again) {
@@ -158,12 +183,10 @@ MS_EXPORT int memslot_slot_capture(struct memslot_slot *slot, const struct memsl
 		return -EINVAL;
 	if (taken.note_size > MS_IMAGE_NOTE_MAX)
 		return -EMSGSIZE;
-	if (taken.flags & MEMSLOT_IMAGE_STRICT)
-		return -EOPNOTSUPP;
 	error = ms_state_may_capture(slot);
 	if (error)
 		return error;
-	error = capture(slot, taken.note, taken.note_size, ret_image, &unknown);
+	error = capture(slot, &taken, ret_image, &unknown);
 	ms_state_end_change(slot, unknown);
 	slot->stats.syscalls += ms_os_calls - calls;
 	return error;
@@ -195,9 +218,10 @@ static int map_checkpoint(struct memslot_slot *slot, struct memslot_image *image
 static int checkpoint(
 	struct memslot_slot *slot, struct memslot_image **ret_image, bool *ret_unknown)
 {
+	const struct memslot_image_opts plain = {.size = sizeof plain};
 	struct memslot_image *image, *old = slot->image;
 	size_t old_pages = slot->target_pages;
-	int again, error = capture(slot, NULL, 0, &image, ret_unknown);
+	int again, error = capture(slot, &plain, &image, ret_unknown);
 
 	if (error)
 		return error;
