@@ -31,6 +31,9 @@ static const char default_script[] =
 static const struct argp_option options[] = {
 	{"requests", 'n', "N", 0, "Requests that are rewound (default 3000)", 0},
 	{"json", 'j', NULL, 0, "Print a JSON object", 0},
+	{"save", 's', "FILE", 0, "Boot, save it all, and time processes that open it", 0},
+	{"open", 'o', "FILE", 0, "Answer one request from what was saved", 0},
+	{"once", 'b', NULL, 0, "Boot and answer one request", 0},
 	{0},
 };
 
@@ -52,6 +55,14 @@ static error_t parse(int key, char *argument, struct argp_state *state)
 			LUA_ROUNDS);
 	else if (key == 'j')
 		run->json = true;
+	else if (strchr("sob", key) && key && run->mode)
+		refuse(state, "one of --save, --open and --once is enough");
+	else if (key == 's')
+		run->mode = SAVED_SAVE, run->file = argument;
+	else if (key == 'o')
+		run->mode = SAVED_OPEN, run->file = argument;
+	else if (key == 'b')
+		run->mode = SAVED_ONCE;
 	else if (key == ARGP_KEY_ARG && run->path)
 		refuse(state, "'%s': one script is enough", argument);
 	else if (key == ARGP_KEY_ARG)
@@ -95,9 +106,11 @@ int command_lua(int argc, char **argv)
 	if (argp_parse(&argp, argc, argv, 0, NULL, &run))
 		return EXIT_USAGE;
 	status = read_script(&run);
-	if (!status)
+	if (!status && run.mode)
+		status = lua_saved(&run);
+	else if (!status)
 		status = lua_measure(&run);
-	if (!status)
+	if (!status && !run.mode)
 		lua_report(&run);
 	free(run.script);
 	return status;

@@ -4,12 +4,13 @@
  *
  *   lua.c          the command line         lua_measure.c  boot, fork and rewind by turns
  *   lua_guest.c    the interpreter          lua_rogue.c    requests that misbehave
- *   lua_report.c   what came out            lua_none.c     in place of those that need Lua
+ *   lua_report.c   what came out            lua_saved.c    in a file
+ *   lua_none.c     in place of those that need Lua
  */
 #ifndef MEMSLOT_LUA_HOST_H
 #define MEMSLOT_LUA_HOST_H
 
-#include "tool.h"
+#include "saved.h"
 
 #include <memslot.h>
 
@@ -41,6 +42,8 @@ struct lua_request {
 struct lua_run {
 	uint64_t requests;
 	bool json;
+	enum saved_mode mode;
+	const char *file; /* to save or open */
 	const char *path; /* of the script, or NULL */
 	char *script;
 	size_t script_size;
@@ -83,6 +86,9 @@ int lua_rogues(struct lua_run *run, struct memslot_slot *slot, struct memslot_he
 
 /* --- lua_measure.c: everything; an exit status. --- */
 int lua_measure(struct lua_run *run);
+
+/* --- lua_saved.c: from and to files; an exit status. --- */
+int lua_saved(struct lua_run *run);
 
 /* --- lua_report.c --- */
 void lua_report(const struct lua_run *run);

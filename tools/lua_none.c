@@ -9,3 +9,8 @@ int lua_measure(struct lua_run *run)
 	complain(0, "built without Lua (liblua5.4-dev)");
 	return EXIT_FAILED;
 }
+
+int lua_saved(struct lua_run *run)
+{
+	return lua_measure(run);
+}

@@ -37,7 +37,7 @@ _memslot() {
 			--capacity --at --confined --no-confined --rounds --cycles --seconds --quick
 			--json --progress --help' ;;
 		host) words='--requests --threads --seed --slots --verify --json --help' ;;
-		lua) words='--requests --json --help' ;;
+		lua) words='--requests --json --save --open --once --help' ;;
 		ranges) words='--arena --operations --rounds --seed --json --help' ;;
 		plan) words='--reserve --guard-before --guard-after --copy-budget --no-edge --json
 			--help' ;;
