@@ -22,10 +22,12 @@ static size_t offset_of(const struct memslot_heap *heap, const struct ms_node *n
 	return heap->data + ((size_t)node->offset << MS_HEAP_UNIT_SHIFT);
 }
 
-static bool inside(const struct memslot_heap *heap, const struct ms_node *node)
+/* Does it have so many units, and lie in what is committed? */
+static bool holds(const struct memslot_heap *heap, const struct ms_node *node, uint64_t units)
 {
-	return offset_of(heap, node) + ((size_t)ms_bins_size(node) << MS_HEAP_UNIT_SHIFT) <=
-	       committed(heap);
+	return ms_bins_size(node) >= units &&
+	       offset_of(heap, node) + ((size_t)ms_bins_size(node) << MS_HEAP_UNIT_SHIFT) <=
+		       committed(heap);
 }
 
 /* Commit at least so many bytes more, if there are any. */
@@ -57,7 +59,7 @@ uint32_t ms_blocks_take(
 	if (index == MS_BINS_NONE)
 		return index;
 	node = &heap->arena.nodes[index];
-	if (!inside(heap, node))
+	if (!holds(heap, node, units))
 		return MS_BINS_NONE; /* nonsense */
 	end = node->offset + ms_bins_size(node);
 	*ret_fresh = end > state->high ? end - ms_max(state->high, node->offset) : 0;
@@ -94,7 +96,7 @@ uint32_t ms_blocks_at(const struct memslot_heap *heap, size_t offset)
 	if (index >= heap->arena.node_max)
 		return MS_BINS_NONE;
 	node = &heap->arena.nodes[index];
-	return ms_bins_used(node) && offset_of(heap, node) == offset && inside(heap, node)
+	return ms_bins_used(node) && offset_of(heap, node) == offset && holds(heap, node, UNITS_MIN)
 		       ? index
 		       : MS_BINS_NONE;
 }
@@ -117,7 +119,7 @@ bool ms_blocks_resize(struct memslot_heap *heap, uint32_t index, size_t size)
 		ms_max(((uint64_t)size + MS_HEAP_UNIT - 1) >> MS_HEAP_UNIT_SHIFT, UNITS_MIN);
 
 	if (units >= heap->capacity >> MS_HEAP_UNIT_SHIFT ||
-		!ms_bins_resize(&heap->arena, index, (uint32_t)units) || !inside(heap, node))
+		!ms_bins_resize(&heap->arena, index, (uint32_t)units) || !holds(heap, node, units))
 		return false;
 	heap->state->live_bytes += (ms_bins_size(node) - before) << MS_HEAP_UNIT_SHIFT;
 	heap->state->high =
