@@ -290,6 +290,27 @@ START_TEST(realloc_is_malloc_and_free_at_its_ends)
 }
 END_TEST
 
+/* Lua and others do not expect it to fail. */
+START_TEST(an_object_can_be_made_smaller_in_a_full_heap)
+{
+	struct bench bench;
+	unsigned char *at;
+
+	bench_begin(&bench, 1u << 20, 0);
+	at = memslot_heap_alloc(bench.heap, 3000, 0);
+	test_fill(at, 3000, 1);
+	for (size_t size = 1u << 20; size; size /= 2) {
+		while (memslot_heap_alloc(bench.heap, size, 0))
+			;
+	}
+	at = memslot_heap_realloc(bench.heap, at, 100);
+	ck_assert_ptr_ne(at, NULL);
+	ck_assert(test_filled(at, 100, 1));
+	ck_assert_int_eq(memslot_heap_check(bench.heap), 0);
+	bench_end(&bench);
+}
+END_TEST
+
 START_TEST(slots_that_do_not_fit_are_told)
 {
 	struct memslot_slot *small = slot_new(PAGES(10), NULL), *held = slot_new(CAPACITY, NULL);
@@ -491,6 +512,7 @@ Suite *test_suite(void)
 
 	tcase_add_test(objects, objects_are_disjoint_and_keep_what_is_in_them);
 	tcase_add_test(objects, realloc_is_malloc_and_free_at_its_ends);
+	tcase_add_test(objects, an_object_can_be_made_smaller_in_a_full_heap);
 	tcase_add_test(objects, a_fresh_heap_touches_little);
 	tcase_add_loop_test(rewind, a_rewound_heap_is_as_booted_generation_after_generation, 0, 2);
 	tcase_add_test(rewind, a_request_within_the_headroom_moves_no_edge);

@@ -7,6 +7,7 @@
 #include "common.h"
 #include "heap_enemy.h"
 
+#include <errno.h>
 #include <string.h>
 
 /* What a guest does next: alloc, realloc, free and questions about old and new objects. */
@@ -56,12 +57,88 @@ START_TEST(every_word_of_the_state_is_spoilt)
 }
 END_TEST
 
+/* --- check sees it --- */
+
+/* One word is changed, looked at, and put back. */
+static void assert_seen(const char *what, void *word, uint32_t value)
+{
+	struct memslot_heap *heap = enemy_heap(), *again;
+	uint32_t before;
+
+	ck_assert_int_eq(memslot_heap_check(heap), 0);
+	memcpy(&before, word, sizeof before);
+	memcpy(word, &value, sizeof value);
+	ck_assert_msg(memslot_heap_check(heap) == -EUCLEAN, "not seen: %s", what);
+	ck_assert_int_eq(memslot_heap_open(heap->slot, &again), -EUCLEAN);
+	memcpy(word, &before, sizeof before);
+	ck_assert_int_eq(memslot_heap_check(heap), 0);
+}
+
+static uint32_t some_block(const struct memslot_heap *heap)
+{
+	for (uint32_t grain = 0;; grain++) {
+		if (heap->grain_map[grain])
+			return grain;
+	}
+}
+
+static struct ms_heap_run *some_run(const struct memslot_heap *heap)
+{
+	uintptr_t number = (uintptr_t)heap->base >> MS_HEAP_RUN_SHIFT;
+
+	for (const uint8_t *class = heap->run_map; *class == 0; class ++)
+		number++;
+	return (struct ms_heap_run *)(number << MS_HEAP_RUN_SHIFT);
+}
+
+START_TEST(check_sees_what_is_wrong)
+{
+	struct memslot_heap *heap = enemy_heap();
+	struct ms_heap_state *state = heap->state;
+	uint32_t grain = some_block(heap), block = heap->grain_map[grain] - 1;
+	struct ms_node *node = &heap->arena.nodes[block];
+	struct ms_heap_run *run = some_run(heap);
+
+	assert_seen("live", &state->live, (uint32_t)state->live + 1);
+	assert_seen("live_bytes", &state->live_bytes, 0);
+	assert_seen("capacity", &state->capacity, 4096);
+	assert_seen("high", &state->high, UINT32_MAX);
+	assert_seen("first", &state->first, state->last);
+	assert_seen("last", &state->last, state->first);
+	assert_seen("a block without its grain", &heap->grain_map[grain], 0);
+	assert_seen("a grain without a block", &heap->grain_map[grain + 1], 1);
+	assert_seen("another block's", &heap->grain_map[grain], block + 2);
+	assert_seen("beyond the nodes", &heap->grain_map[grain], UINT32_MAX);
+	assert_seen("a run's class", &run->class, run->class + 1);
+	assert_seen("how many are free", &run->free, run->free + 1);
+	assert_seen("a run's node", &run->node, run->node + 1);
+	assert_seen("a run's map", run->map, ~(uint32_t)run->map[0]);
+	assert_seen("beyond a run's objects", &run->map[15], UINT32_MAX);
+	assert_seen("where to look", &run->hint, 16);
+	assert_seen("a run in front", &run->prev, 0);
+	assert_seen("runs with room", &state->partial[run->class], 99);
+	assert_seen("runs without room", &state->partial[31], 1);
+	assert_seen("a node's size", &node->size, node->size + 1);
+	assert_seen("its use", &node->size, ms_bins_size(node));
+	assert_seen("its place", &node->offset, node->offset + 1);
+	assert_seen("its left", &node->left, MS_BINS_NONE);
+	assert_seen("its right", &node->right, node->right + 1);
+	assert_seen("its region", &node->region, 1);
+	assert_seen("how many nodes", &state->bins.node_count, 3);
+	assert_seen("no such node", &state->bins.node_count, UINT32_MAX);
+	assert_seen("free units", &state->bins.free_units, 0);
+	assert_seen("live units", &state->bins.live_units, 0);
+	assert_seen("used nodes", &state->bins.live, 0);
+}
+END_TEST
+
 Suite *test_suite(void)
 {
 	Suite *suite = suite_create("heap_hostile");
 	TCase *tcase = test_case(suite, "hostile");
 
 	tcase_set_timeout(tcase, 3600);
+	tcase_add_test(tcase, check_sees_what_is_wrong);
 	tcase_add_test(tcase, random_lives_of_hostile_guests);
 	tcase_add_loop_test(tcase, every_word_of_the_state_is_spoilt, 0, ENEMY_PLACES);
 	return suite;

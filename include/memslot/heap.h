@@ -103,7 +103,7 @@ void *memslot_heap_alloc_zeroed(struct memslot_heap *heap, size_t count, size_t 
  * Another size, with the contents, in place where that is possible; 16-byte aligned.
  *   ptr   NULL: alloc, also of 0
  *   size  0, with ptr: free, and NULL
- * Returns NULL when there is no room, or ptr is no live object: ptr is as it was.
+ * Returns NULL when there is no room for a larger one, or ptr is no live object: ptr is as it was.
  * Errors: none
  */
 void *memslot_heap_realloc(struct memslot_heap *heap, void *ptr, size_t size);

@@ -118,8 +118,8 @@ MS_EXPORT void *memslot_heap_realloc(struct memslot_heap *heap, void *ptr, size_
 		       : size > MS_HEAP_SMALL_MAX && ms_blocks_resize(heap, object.number, size))
 		return ptr;
 	moved = alloc(heap, size, 0, &used);
-	if (!moved)
-		return NULL;
+	if (!moved) /* a smaller one fits where it is: interpreters rely on it */
+		return size <= object.bytes ? ptr : NULL;
 	memcpy(moved, ptr, ms_min(size, object.bytes));
 	release(heap, &object);
 	return moved;

@@ -126,3 +126,24 @@ bool ms_blocks_resize(struct memslot_heap *heap, uint32_t index, size_t size)
 		(uint32_t)ms_max(heap->state->high, (uint64_t)node->offset + ms_bins_size(node));
 	return true;
 }
+
+bool ms_blocks_check(const struct memslot_heap *heap, struct ms_heap_count *count)
+{
+	size_t grains = committed(heap) >> MS_HEAP_GRAIN_SHIFT;
+
+	for (size_t i = heap->data >> MS_HEAP_GRAIN_SHIFT; i < grains; i++) {
+		const struct ms_node *node;
+		if (heap->grain_map[i] == 0)
+			continue;
+		if (heap->grain_map[i] > heap->arena.node_max)
+			return false;
+		node = &heap->arena.nodes[heap->grain_map[i] - 1];
+		if (offset_of(heap, node) >> MS_HEAP_GRAIN_SHIFT != i ||
+			ms_blocks_at(heap, offset_of(heap, node)) == MS_BINS_NONE)
+			return false;
+		count->nodes++;
+		count->live++;
+		count->live_bytes += (uint64_t)ms_bins_size(node) << MS_HEAP_UNIT_SHIFT;
+	}
+	return true;
+}

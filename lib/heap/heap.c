@@ -167,6 +167,7 @@ MS_EXPORT void *memslot_heap_root(const struct memslot_heap *heap)
 MS_EXPORT int memslot_heap_check(const struct memslot_heap *heap)
 {
 	const struct ms_heap_state *state;
+	struct ms_heap_count count = {0};
 	uint64_t units;
 
 	if (!heap)
@@ -177,9 +178,13 @@ MS_EXPORT int memslot_heap_check(const struct memslot_heap *heap)
 	units = (memslot_slot_size(heap->slot) - heap->data) >> MS_HEAP_UNIT_SHIFT;
 	if (state->capacity != heap->capacity || state->high > units ||
 		state->bins.free_units + state->bins.live_units != units ||
-		!ms_bins_check(&heap->arena) || !ms_small_check(heap))
+		!ms_bins_check(&heap->arena) || !ms_blocks_check(heap, &count) ||
+		!ms_small_check(heap, &count))
 		return -EUCLEAN;
-	return 0;
+	return count.nodes == state->bins.live && count.live == state->live &&
+			       count.live_bytes == state->live_bytes
+		       ? 0
+		       : -EUCLEAN;
 }
 
 MS_EXPORT int memslot_heap_stats(

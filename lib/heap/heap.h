@@ -71,6 +71,11 @@ static inline bool ms_heap_ready(const struct memslot_heap *heap)
 	return memslot_slot_size(heap->slot) > heap->data && heap->state->magic == MS_HEAP_MAGIC;
 }
 
+/* What a check found: used nodes, objects, and their bytes. */
+struct ms_heap_count {
+	uint64_t nodes, live, live_bytes;
+};
+
 /* --- blocks.c --- */
 /* A block of units, committed: its node, or MS_BINS_NONE. *ret_fresh: units at its end that nobody
  * has had. */
@@ -83,6 +88,7 @@ MS_HIDDEN void *ms_blocks_alloc(
 MS_HIDDEN uint32_t ms_blocks_at(const struct memslot_heap *heap, size_t offset);
 MS_HIDDEN void ms_blocks_free(struct memslot_heap *heap, uint32_t node);
 MS_HIDDEN bool ms_blocks_resize(struct memslot_heap *heap, uint32_t node, size_t size);
+MS_HIDDEN bool ms_blocks_check(const struct memslot_heap *heap, struct ms_heap_count *count);
 
 /* --- small.c --- */
 MS_HIDDEN void *ms_small_alloc(struct memslot_heap *heap, size_t size);
@@ -92,7 +98,7 @@ MS_HIDDEN struct ms_heap_run *ms_small_at(const struct memslot_heap *heap, size_
 MS_HIDDEN uint32_t ms_small_object(
 	const struct memslot_heap *heap, const struct ms_heap_run *run, size_t offset);
 MS_HIDDEN void ms_small_free(struct memslot_heap *heap, struct ms_heap_run *run, uint32_t object);
-MS_HIDDEN bool ms_small_check(const struct memslot_heap *heap);
+MS_HIDDEN bool ms_small_check(const struct memslot_heap *heap, struct ms_heap_count *count);
 
 static inline size_t ms_heap_class_bytes(uint32_t class)
 {

@@ -188,7 +188,16 @@ static bool check_run(const struct memslot_heap *heap, const struct ms_heap_run 
 	return free == run->free && owns_node(heap, run) && run->hint < WORDS;
 }
 
-bool ms_small_check(const struct memslot_heap *heap)
+static void add_run(struct ms_heap_count *count, const struct ms_heap_run *run)
+{
+	uint32_t live = objects_in(run->class) - run->free;
+
+	count->nodes++;
+	count->live += live;
+	count->live_bytes += live * ms_heap_class_bytes(run->class);
+}
+
+bool ms_small_check(const struct memslot_heap *heap, struct ms_heap_count *count)
 {
 	size_t runs = heap->capacity >> MS_HEAP_RUN_SHIFT;
 
@@ -196,6 +205,8 @@ bool ms_small_check(const struct memslot_heap *heap)
 		const struct ms_heap_run *run = run_numbered(heap, i);
 		if (heap->run_map[i] && (!run || !check_run(heap, run)))
 			return false;
+		if (run)
+			add_run(count, run);
 	}
 	for (uint32_t class = 0; class < MS_HEAP_CLASSES; class ++) {
 		uint32_t number = heap->state->partial[class], prev = MS_HEAP_NONE;

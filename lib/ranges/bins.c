@@ -575,10 +575,12 @@ static bool check_node(const struct ms_arena *arena, uint32_t index)
 
 	if ((node->right != MS_BINS_NONE && !right) || (node->left != MS_BINS_NONE && !left))
 		return false;
-	if (left ? left->right != index : node->offset != 0)
+	if (node->region >= arena->region_max)
+		return false;
+	if (left ? left->right != index : node->offset != 0 || arena->first[node->region] != index)
 		return false;
 	if (!right)
-		return true;
+		return arena->last[node->region] == index;
 	return right->left == index && right->region == node->region &&
 	       right->offset == node->offset + ms_bins_size(node) &&
 	       (ms_bins_used(node) || ms_bins_used(right));
