@@ -2,12 +2,15 @@
 /*
  * test_bins.c - the arithmetic of lib/ranges/bins.c, beside a plain array of units.
  */
+#define _GNU_SOURCE
 #include "common.h"
 
 #include "ranges/bins.h"
 
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define NODES 4096u
 #define UNITS 3000u
@@ -246,6 +249,91 @@ START_TEST(a_range_can_be_taken_at_its_place)
 }
 END_TEST
 
+/* --- how many nodes are looked at --- */
+
+#define HOLES 20000u
+#define NODES_MANY (4 * HOLES)
+
+static struct ms_node *counted;
+static unsigned touched;
+
+static void on_touch(int number, siginfo_t *info, void *context)
+{
+	size_t page = test_page();
+	char *at = (char *)((uintptr_t)info->si_addr & ~(page - 1));
+
+	(void)number, (void)context;
+	if (++touched > HOLES || at < (char *)counted || mprotect(at, page, PROT_READ | PROT_WRITE))
+		abort();
+}
+
+/* An allocation's steps, as pages of nodes: neighbours in a bin lie in different ones. */
+static unsigned pages_touched(struct ms_arena *arena, uint32_t size, uint32_t align, bool best)
+{
+	struct sigaction action = {.sa_flags = SA_SIGINFO}, before;
+	uint32_t index;
+
+	action.sa_sigaction = on_touch;
+	sigaction(SIGSEGV, &action, &before);
+	touched = 0;
+	ck_assert_int_eq(mprotect(counted, NODES_MANY * sizeof *counted, PROT_NONE), 0);
+	index = ms_bins_alloc(arena, size, align, best);
+	ck_assert_int_eq(mprotect(counted, NODES_MANY * sizeof *counted, PROT_READ | PROT_WRITE), 0);
+	sigaction(SIGSEGV, &before, NULL);
+	ck_assert_uint_ne(index, MS_BINS_NONE);
+	ck_assert_uint_eq(counted[index].offset % align, 0);
+	return touched;
+}
+
+/* Holes that are long enough, but begin at the wrong unit, in the first bins that are looked at. */
+START_TEST(an_aligned_request_does_not_walk_over_holes)
+{
+	uint32_t bias = 0, first, last, used[2 * HOLES];
+	struct ms_bins bins;
+	struct ms_arena arena = {&bins, NULL, NODES_MANY, &bias, &first, &last, 1};
+
+	NEED_FAULTS();
+	counted = mmap(NULL, NODES_MANY * sizeof *counted, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ck_assert_ptr_ne(counted, MAP_FAILED);
+	arena.nodes = counted;
+	ms_bins_init(&bins);
+	ms_bins_add(&arena, 0, 1u << 24);
+	for (uint32_t i = 0; i < 2 * HOLES; i++) /* 63 and 65 units: no hole is aligned to 64 */
+		used[i] = ms_bins_alloc(&arena, i % 2 ? 64 + i / 2 % 8 : i ? 64 - i / 2 % 8 : 63, 1, false);
+	for (uint32_t i = 0; i < HOLES; i++) /* each page of nodes has 128 of them */
+		ms_bins_free(&arena, used[1 + 2 * (i * 7919u % HOLES)]);
+	ck_assert(ms_bins_check(&arena));
+	ck_assert_uint_le(pages_touched(&arena, 64, 4096, false), 40);
+	ck_assert_uint_le(pages_touched(&arena, 64, 4096, true), 120);
+	munmap(counted, NODES_MANY * sizeof *counted);
+}
+END_TEST
+
+/* Each bin leads into one ring: whatever is wanted, it is walked round once, not once for each bin.
+ * (Many times would take hours: the test's time is its judge.) */
+START_TEST(a_ring_of_nodes_is_walked_once)
+{
+	uint32_t bias = 0, first = 0, last = 0, count = 1u << 27;
+	struct ms_node *nodes = mmap(NULL, count * sizeof *nodes, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	struct ms_bins bins;
+	struct ms_arena arena = {&bins, nodes, count, &bias, &first, &last, 1};
+
+	SKIP_IF(nodes == MAP_FAILED, "no address space");
+	ms_bins_init(&bins);
+	memset(bins.columns, 0xff, sizeof bins.columns);
+	memset(bins.head, 0, sizeof bins.head);
+	bins.rows = UINT32_MAX;
+	nodes[0].size = MS_BINS_USED; /* every head is 0, and the node's next is itself */
+	for (int i = 0; i < 2; i++)
+		ck_assert_uint_eq(ms_bins_alloc(&arena, 1, 1u << 30, i), MS_BINS_NONE);
+	ck_assert(!ms_bins_check(&arena));
+	(void)ms_bins_largest(&arena);
+	munmap(nodes, count * sizeof *nodes);
+}
+END_TEST
+
 /* Whatever a guest writes into bins and nodes: nothing outside is touched, and everything ends. */
 START_TEST(nonsense_is_survived)
 {
@@ -280,8 +368,7 @@ START_TEST(nonsense_is_survived)
 		}
 		(void)ms_bins_check(&bench->arena);
 		(void)ms_bins_largest(&bench->arena);
-		for (size_t i = 256; i < NODES; i++)
-			ck_assert(bench->nodes[i].size == 0 && bench->nodes[i].generation == 0);
+		ck_assert(test_zero(&bench->nodes[256], (NODES - 256) * sizeof bench->nodes[0]));
 	}
 	free(bench);
 }
@@ -299,6 +386,8 @@ Suite *test_suite(void)
 	tcase_add_test(exact, a_freed_node_rests_and_has_another_generation);
 	tcase_add_test(exact, a_region_can_be_extended);
 	tcase_add_test(exact, a_range_can_be_taken_at_its_place);
+	tcase_add_test(exact, an_aligned_request_does_not_walk_over_holes);
+	tcase_add_test(hostile, a_ring_of_nodes_is_walked_once);
 	tcase_add_test(hostile, nonsense_is_survived);
 	return suite;
 }

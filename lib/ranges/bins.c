@@ -21,6 +21,7 @@
 #include <string.h>
 
 #define BEST_LOOKS 16u
+#define BEST_STEPS (4 * BEST_LOOKS)
 
 /* --- classes --- */
 
@@ -181,13 +182,14 @@ static bool fits(
 	return (uint64_t)padding(arena, node, align) + size <= node->size;
 }
 
-/* Nodes of one class that fit: the first, or of `looks` the one that leaves least. */
-static uint32_t look_through(
-	const struct ms_arena *arena, uint32_t class, uint32_t size, uint32_t align, uint32_t looks)
+/* Nodes of one class that fit: the first, or of `looks` the one that leaves least. *steps: how many
+ * nodes may be looked at yet: each is in one class. */
+static uint32_t look_through(const struct ms_arena *arena, uint32_t class, uint32_t size,
+	uint32_t align, uint32_t looks, uint32_t *steps)
 {
 	uint32_t index = head_of(arena->bins, class), best = MS_BINS_NONE, least = MS_BINS_NONE;
 
-	for (uint32_t steps = arena->node_max; steps; steps--) {
+	for (; *steps; --*steps) {
 		const struct ms_node *node = node_at(arena, index);
 		if (!node || (best != MS_BINS_NONE && looks == 0))
 			break;
@@ -204,7 +206,7 @@ static uint32_t look_through(
 /* O(1): two heads, then a class one in which everything fits. */
 static uint32_t choose_fast(const struct ms_arena *arena, uint32_t size, uint32_t align)
 {
-	uint32_t class = class_from(arena->bins, class_up(size));
+	uint32_t class = class_from(arena->bins, class_up(size)), steps = arena->node_max;
 
 	for (int i = 0; i < 2 && class != MS_BINS_NONE; i++) {
 		uint32_t index = head_of(arena->bins, class);
@@ -216,19 +218,20 @@ static uint32_t choose_fast(const struct ms_arena *arena, uint32_t size, uint32_
 	if (class == MS_BINS_NONE || align == 1 || size + (uint64_t)align > MS_BINS_UNITS_MAX)
 		return MS_BINS_NONE;
 	class = class_from(arena->bins, class_up(size + align - 1));
-	return class == MS_BINS_NONE ? MS_BINS_NONE : look_through(arena, class, size, align, 0);
+	return class == MS_BINS_NONE ? MS_BINS_NONE
+				     : look_through(arena, class, size, align, 0, &steps);
 }
 
-/* Every node that could fit and that the fast way may have passed over. */
+/* Every node that could fit and that the fast way may have passed over; or the first `steps`. */
 static uint32_t choose_exact(
-	const struct ms_arena *arena, uint32_t size, uint32_t align, uint32_t looks)
+	const struct ms_arena *arena, uint32_t size, uint32_t align, uint32_t looks, uint32_t steps)
 {
 	uint32_t last =
 		class_up((uint32_t)ms_min(size + (uint64_t)align - 1, MS_BINS_UNITS_MAX - 1));
 	uint32_t class = class_from(arena->bins, class_down(size)), index;
 
-	while (class != MS_BINS_NONE && class <= last) {
-		index = look_through(arena, class, size, align, looks);
+	while (class != MS_BINS_NONE && class <= last && steps) {
+		index = look_through(arena, class, size, align, looks, &steps);
 		if (index != MS_BINS_NONE)
 			return index;
 		class = class_from(arena->bins, class + 1);
@@ -341,11 +344,11 @@ uint32_t ms_bins_alloc(struct ms_arena *arena, uint32_t size, uint32_t align, bo
 	__builtin_prefetch(
 		&arena->nodes[arena->bins->rest_first]); /* only a wish, wherever it is */
 	if (best)
-		index = choose_exact(arena, size, align, BEST_LOOKS);
+		index = choose_exact(arena, size, align, BEST_LOOKS, BEST_STEPS);
 	if (index == MS_BINS_NONE)
 		index = choose_fast(arena, size, align);
 	if (MS_UNLIKELY(index == MS_BINS_NONE))
-		index = choose_exact(arena, size, align, 0);
+		index = choose_exact(arena, size, align, 0, arena->node_max);
 	if (index == MS_BINS_NONE)
 		return MS_BINS_NONE;
 	return take(arena, index,
