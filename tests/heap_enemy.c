@@ -55,6 +55,12 @@ static struct memslot_heap_stats stats(void)
 	return read;
 }
 
+static void end(void)
+{
+	memslot_heap_close(heap);
+	(void)memslot_slot_destroy(slot);
+}
+
 static void boot(void)
 {
 	static const size_t sizes[] = {16, 24, 100, 512, 513, 3000, 64, 20000};
@@ -68,6 +74,7 @@ static void boot(void)
 		memslot_heap_free(heap, object[i]); /* some pointers are from the past */
 	MUST(memslot_slot_checkpoint(slot, NULL) == 0);
 	booted = stats();
+	atexit(end);
 }
 
 struct memslot_heap *enemy_heap(void)

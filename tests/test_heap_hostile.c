@@ -57,6 +57,27 @@ START_TEST(every_word_of_the_state_is_spoilt)
 }
 END_TEST
 
+/* A commit of which the bins cannot be told is taken back. */
+START_TEST(what_could_not_be_used_is_not_committed)
+{
+	struct memslot_heap *heap = enemy_heap();
+	size_t size = memslot_slot_size(heap->slot);
+	uint32_t last = heap->state->last;
+	void *at;
+
+	heap->state->last = MS_BINS_NONE;
+	ck_assert_ptr_eq(memslot_heap_alloc(heap, size / 2, 0), NULL);
+	ck_assert_uint_eq(memslot_slot_size(heap->slot), size);
+	heap->state->last = last;
+	ck_assert_int_eq(memslot_heap_check(heap), 0);
+	at = memslot_heap_alloc(heap, size / 2, 0);
+	ck_assert_ptr_nonnull(at);
+	ck_assert_uint_gt(memslot_slot_size(heap->slot), size);
+	memset(at, 1, size / 2);
+	ck_assert_int_eq(memslot_heap_check(heap), 0);
+}
+END_TEST
+
 /* --- check sees it --- */
 
 /* One word is changed, looked at, and put back. */
@@ -138,6 +159,7 @@ Suite *test_suite(void)
 	TCase *tcase = test_case(suite, "hostile");
 
 	tcase_set_timeout(tcase, 3600);
+	tcase_add_test(tcase, what_could_not_be_used_is_not_committed);
 	tcase_add_test(tcase, check_sees_what_is_wrong);
 	tcase_add_test(tcase, random_lives_of_hostile_guests);
 	tcase_add_loop_test(tcase, every_word_of_the_state_is_spoilt, 0, ENEMY_PLACES);

@@ -120,8 +120,9 @@ MS_EXPORT void *memslot_heap_realloc(struct memslot_heap *heap, void *ptr, size_
 	moved = alloc(heap, size, 0, &used);
 	if (!moved) /* a smaller one fits where it is: interpreters rely on it */
 		return size <= object.bytes ? ptr : NULL;
-	memcpy(moved, ptr, ms_min(size, object.bytes));
-	release(heap, &object);
+	memmove(moved, ptr, ms_min(size, object.bytes));
+	if (find(heap, ptr, &object)) /* else the two were one, by nonsense, and it is gone */
+		release(heap, &object);
 	return moved;
 }
 

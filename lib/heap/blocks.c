@@ -41,7 +41,10 @@ static bool commit(struct memslot_heap *heap, uint64_t bytes)
 	more = ms_min(more, left);
 	if (memslot_slot_resize(heap->slot, size + more))
 		return false;
-	return ms_bins_extend(&heap->arena, 0, (uint32_t)(more >> MS_HEAP_UNIT_SHIFT));
+	if (ms_bins_extend(&heap->arena, 0, (uint32_t)(more >> MS_HEAP_UNIT_SHIFT)))
+		return true;
+	(void)memslot_slot_resize(heap->slot, size); /* nonsense: nobody knows of it */
+	return false;
 }
 
 uint32_t ms_blocks_take(

@@ -99,6 +99,8 @@ static struct ms_heap_run *run_new(struct memslot_heap *heap, uint32_t class)
 	run = (struct ms_heap_run *)(heap->base + heap->data +
 				     ((size_t)heap->arena.nodes[node].offset
 					     << MS_HEAP_UNIT_SHIFT));
+	if ((uintptr_t)run & (MS_HEAP_RUN - 1))
+		return NULL; /* nonsense; and runs that overlap could change each other's class */
 	*run = (struct ms_heap_run){.class = class, .free = count, .node = node};
 	for (uint32_t i = 0; i < count; i += 64)
 		run->map[i / 64] = count - i >= 64 ? ~0ull : (1ull << (count - i)) - 1;
