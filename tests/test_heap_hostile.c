@@ -8,7 +8,10 @@
 #include "heap_enemy.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* What a guest does next: alloc, realloc, free and questions about old and new objects. */
 static void go_on(struct test_rng *rng, uint8_t *bytes, size_t size)
@@ -75,6 +78,72 @@ START_TEST(what_could_not_be_used_is_not_committed)
 	ck_assert_uint_gt(memslot_slot_size(heap->slot), size);
 	memset(at, 1, size / 2);
 	ck_assert_int_eq(memslot_heap_check(heap), 0);
+}
+END_TEST
+
+/* --- out of a file --- */
+
+static char path[] = "/tmp/memslot-hostile-XXXXXX";
+
+/* Some bytes of the contents change: of the heap's state, mostly. */
+static void damage(struct test_rng *rng)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	off_t size = lseek(fd, 0, SEEK_END), first = (off_t)test_page();
+
+	ck_assert_int_gt(size, 2 * first);
+	for (uint64_t i = 1 + test_below(rng, 5); i; i--) {
+		uint64_t room = test_below(rng, 3) ? 6000 : (uint64_t)(size - first);
+		uint8_t byte = (uint8_t)(test_below(rng, 2) ? test_next(rng) : 0xff);
+		ck_assert_int_eq(pwrite(fd, &byte, 1, first + (off_t)test_below(rng, room)), 1);
+	}
+	close(fd);
+}
+
+/* A heap, or one of the errors that open may tell. */
+static bool open_damaged(struct memslot_slot *slot)
+{
+	struct memslot_image *image = NULL;
+	struct memslot_heap *heap = NULL;
+	int error = memslot_image_open(path, NULL, &image);
+
+	ck_assert(error == 0 || error == -EUCLEAN || error == -EBADMSG);
+	if (error)
+		return false;
+	error = memslot_slot_instantiate(slot, image, memslot_image_size(image));
+	memslot_image_unref(image);
+	ck_assert_int_eq(error, 0);
+	error = memslot_heap_open(slot, &heap);
+	ck_assert(error == 0 || error == -EUCLEAN || error == -ESTALE || error == -EADDRNOTAVAIL);
+	ck_assert_int_eq(error == 0, heap != NULL);
+	if (error)
+		return false;
+	for (size_t size = 1; size < 100000; size *= 3)
+		memslot_heap_free(
+			heap, memslot_heap_realloc(heap, memslot_heap_alloc(heap, size, 0), 77));
+	memslot_heap_close(heap);
+	return true;
+}
+
+START_TEST(a_damaged_file_is_refused_or_works)
+{
+	struct memslot_heap *heap = enemy_heap();
+	struct test_rng rng = test_rng(33);
+	struct memslot_image *image;
+	unsigned rounds = test_rounds(300), worked = 0;
+
+	ck_assert_int_eq(memslot_slot_capture(heap->slot, NULL, &image), 0);
+	close(mkstemp(path));
+	for (unsigned i = 0; i < rounds; i++) {
+		ck_assert_int_eq(memslot_image_save(image, path), 0);
+		if (i)
+			damage(&rng);
+		worked += open_damaged(heap->slot);
+		ck_assert(i || worked);
+	}
+	ck_assert(rounds < 100 || (worked > 1 && worked < rounds));
+	unlink(path);
+	memslot_image_unref(image);
 }
 END_TEST
 
@@ -160,6 +229,7 @@ Suite *test_suite(void)
 
 	tcase_set_timeout(tcase, 3600);
 	tcase_add_test(tcase, what_could_not_be_used_is_not_committed);
+	tcase_add_test(tcase, a_damaged_file_is_refused_or_works);
 	tcase_add_test(tcase, check_sees_what_is_wrong);
 	tcase_add_test(tcase, random_lives_of_hostile_guests);
 	tcase_add_loop_test(tcase, every_word_of_the_state_is_spoilt, 0, ENEMY_PLACES);
