@@ -20,8 +20,11 @@ void ranges_op_find(struct ranges_life *life)
 	struct memslot_range found;
 	uint16_t owner;
 
-	if (region->state < REGION_LIVE)
+	if (region->state < REGION_LIVE) { /* not yet, or never, a place */
+		at = region->state == REGION_PENDING ? region->offset : UINT64_MAX - life->unit;
+		model_expect(memslot_ranges_free_at(life->ranges, at), -ENOENT);
 		return;
+	}
 	at = test_below(&life->rng, bytes);
 	owner = region->owner[at / life->unit];
 	model_log("find: %zu in the region at %zu", (size_t)at, (size_t)region->offset);

@@ -554,6 +554,28 @@ START_TEST(what_on_reset_writes_is_not_taken_for_zero)
 }
 END_TEST
 
+START_TEST(what_a_resized_range_reached_is_not_taken_for_fresh)
+{
+	struct memslot_range_opts zero = MEMSLOT_OPTS(memslot_range_opts, .flags = MEMSLOT_RANGE_ZERO);
+	struct memslot_ranges_opts opts;
+	struct memslot_ranges *ranges;
+	struct memslot_range range;
+	struct memslot_pool *pool;
+
+	ck_assert_int_eq(memslot_pool_create(1, MB, NULL, &pool), 0);
+	opts = MEMSLOT_OPTS(memslot_ranges_opts, .pool = pool);
+	ck_assert_int_eq(memslot_ranges_create(&opts, &ranges), 0);
+	range = alloc(ranges, 16, 0);
+	ck_assert_int_eq(memslot_ranges_resize(ranges, &range, 65536), 0);
+	memset(range.base, 's', range.size);
+	ck_assert_int_eq(memslot_ranges_free(ranges, &range), 0);
+	ck_assert_int_eq(memslot_ranges_alloc(ranges, MB, 0, &zero, &range), 0);
+	ck_assert(test_zero(range.base, MB));
+	close_ranges(ranges);
+	ck_assert_int_eq(memslot_pool_destroy(pool), 0);
+}
+END_TEST
+
 START_TEST(a_request_that_no_slot_could_serve_takes_none)
 {
 	struct memslot_pool_stats pool_stats = {.size = sizeof pool_stats};
@@ -750,6 +772,7 @@ Suite *test_suite(void)
 	tcase_add_test(regions, shrink_gives_wholly_free_regions_back);
 	tcase_add_test(regions, regions_come_from_slots_and_go_back_to_them);
 	tcase_add_test(regions, what_on_reset_writes_is_not_taken_for_zero);
+	tcase_add_test(regions, what_a_resized_range_reached_is_not_taken_for_fresh);
 	tcase_add_test(regions, a_request_that_no_slot_could_serve_takes_none);
 	tcase_add_test(regions, release_is_called_without_the_lock);
 	tcase_add_test(regions, a_cut_that_is_refused_clears_nothing);
