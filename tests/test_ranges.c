@@ -576,6 +576,44 @@ START_TEST(what_a_resized_range_reached_is_not_taken_for_fresh)
 }
 END_TEST
 
+static struct memslot_ranges *draining;
+static int drained;
+
+/* As another thread would, while the slot is reset. */
+static int drain_meanwhile(struct memslot_slot *slot, void *context)
+{
+	(void)context;
+	if (draining)
+		drained = memslot_ranges_drain(draining, memslot_slot_index(slot));
+	return 0;
+}
+
+START_TEST(a_region_may_be_drained_while_it_is_reset)
+{
+	struct memslot_pool_opts pool_opts =
+			MEMSLOT_OPTS(memslot_pool_opts, .on_reset = drain_meanwhile);
+	struct memslot_pool_stats pool_stats = {.size = sizeof pool_stats};
+	struct memslot_ranges_opts opts;
+	struct memslot_ranges *ranges;
+	struct memslot_pool *pool;
+
+	ck_assert_int_eq(memslot_pool_create(2, MB, &pool_opts, &pool), 0);
+	opts = MEMSLOT_OPTS(memslot_ranges_opts, .pool = pool);
+	ck_assert_int_eq(memslot_ranges_create(&opts, &ranges), 0);
+	alloc(ranges, MB, 0);
+	draining = ranges;
+	drained = 99;
+	ck_assert_int_eq(memslot_ranges_reset(ranges), 0);
+	draining = NULL;
+	ck_assert_int_eq(drained, 0);
+	ck_assert_uint_eq(stats(ranges).regions, 0);
+	ck_assert_int_eq(memslot_pool_stats(pool, &pool_stats), 0);
+	ck_assert_uint_eq(pool_stats.live, 0);
+	close_ranges(ranges);
+	ck_assert_int_eq(memslot_pool_destroy(pool), 0);
+}
+END_TEST
+
 START_TEST(a_request_that_no_slot_could_serve_takes_none)
 {
 	struct memslot_pool_stats pool_stats = {.size = sizeof pool_stats};
@@ -773,6 +811,7 @@ Suite *test_suite(void)
 	tcase_add_test(regions, regions_come_from_slots_and_go_back_to_them);
 	tcase_add_test(regions, what_on_reset_writes_is_not_taken_for_zero);
 	tcase_add_test(regions, what_a_resized_range_reached_is_not_taken_for_fresh);
+	tcase_add_test(regions, a_region_may_be_drained_while_it_is_reset);
 	tcase_add_test(regions, a_request_that_no_slot_could_serve_takes_none);
 	tcase_add_test(regions, release_is_called_without_the_lock);
 	tcase_add_test(regions, a_cut_that_is_refused_clears_nothing);

@@ -90,12 +90,12 @@ MS_EXPORT int memslot_ranges_drain(struct memslot_ranges *ranges, uint64_t tag)
 	ms_ranges_enter(ranges);
 	for (uint32_t place = 0; place < ranges->region_count;) {
 		struct memslot_expansion *region = &ranges->regions[ranges->by_offset[place]], gone;
-		bool wanted = region->tag == tag && (region->state == MS_REGION_LIVE ||
-							    region->state == MS_REGION_DRAINING);
 		place++;
-		if (!wanted)
+		if (region->tag != tag || region->state < MS_REGION_LIVE)
 			continue;
 		error = 0;
+		if (region->state == MS_REGION_RESETTING)
+			region->live = 1; /* goes back when it has been reset */
 		if (region->live) {
 			if (region->state == MS_REGION_LIVE)
 				start_draining(ranges, region);
@@ -188,10 +188,11 @@ static void start_resetting(struct memslot_ranges *ranges)
 }
 
 /* Without the lock: a region's contents are as when it came. False: it has to go back. */
-static bool reset_contents(struct memslot_ranges *ranges, struct memslot_expansion *region)
+static bool reset_contents(
+	struct memslot_ranges *ranges, struct memslot_expansion *region, bool stays)
 {
 	clear_region(ranges, region);
-	return !region->live && (!region->slot || memslot_slot_reset(region->slot) == 0);
+	return stays && (!region->slot || memslot_slot_reset(region->slot) == 0);
 }
 
 MS_EXPORT int memslot_ranges_reset(struct memslot_ranges *ranges)
@@ -208,14 +209,15 @@ MS_EXPORT int memslot_ranges_reset(struct memslot_ranges *ranges)
 	/* Nobody else touches these regions, so that the table may be read again after each. */
 	for (uint32_t place = 0; !error && place < ranges->region_count;) {
 		struct memslot_expansion *region = &ranges->regions[ranges->by_offset[place]];
-		bool stays;
+		bool stays = region->live == 0;
 		if (region->state != MS_REGION_RESETTING) {
 			place++;
 			continue;
 		}
 		ms_ranges_leave(ranges);
-		stays = reset_contents(ranges, region);
+		stays = reset_contents(ranges, region, stays);
 		ms_ranges_enter(ranges);
+		stays = stays && region->live == 0;
 		region->live = 0;
 		region->state = MS_REGION_LIVE;
 		ranges->resetting--;
