@@ -3,14 +3,13 @@
  * lua_guest.c - a Lua interpreter with its libraries, and one request of it.
  *
  * Invariant: everything that can fail in the interpreter runs in protected calls; nothing that a
- * guest reaches opens anything, or loads anything but text. A request that takes too long is left
- * by longjmp, so that no pcall of the guest's catches it: its interpreter is good for a rewind
- * only.
+ * guest reaches opens anything behind the host's back, or loads anything but text. A request that
+ * takes too long is left by longjmp, so that no pcall of the guest's catches it: its interpreter is
+ * good for a rewind only.
  */
 #define _GNU_SOURCE
-#include "lua_host.h"
+#include "interp.h"
 
-#include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,11 +18,24 @@
 #include <lua.h>
 #include <lualib.h>
 
-#define DEADLINE 2000000 /* instructions of the interpreter's */
+#define STEP 2000000 /* instructions of the interpreter's until it has taken too long */
 #define SCRIPT "memslot.script"
-#define SOURCE_MOST MIB
+#define READ_MOST 4096
 
 static const char *const folders[] = {"/usr/share/lua/5.4", "/usr/share/lua/5.1"};
+
+/* What a request is by default: a little of this and that from the library. */
+static const char script[] = "local List, stringx = require 'pl.List', require 'pl.stringx'\n"
+			     "local tablex = require 'pl.tablex'\n"
+			     "local line = 'the quick brown fox jumps over the lazy dog'\n"
+			     "local words = List(stringx.split(line))\n"
+			     "local counts = tablex.reduce(function(all, word)\n"
+			     "	all[word] = (all[word] or 0) + 1\n"
+			     "	return all\n"
+			     "end, words, {})\n"
+			     "local names = List(tablex.keys(counts)):sort()\n"
+			     "last = names:map(stringx.title):join(' ')\n"
+			     "return last .. ' ' .. counts.the\n";
 
 /* Penlight looks for the tables io and os when it is loaded; there is nothing in them. */
 static const char prelude[] =
@@ -42,50 +54,61 @@ static const char prelude[] =
 	"requests = 0\n"
 	"return count\n";
 
-static jmp_buf deadline;
+/* Three files, of which one is closed, and none would be if an error came in between. */
+static const char opener[] = "local first, second = open('/dev/zero'), open('/dev/zero')\n"
+			     "close(first)\n"
+			     "local third = open('/dev/zero')\n"
+			     "return #(read(second, 1) .. read(third, 1))\n";
 
-/* --- memory --- */
+/* --- files, which the host knows of --- */
 
-void *lua_heap_allocator(void *context, void *ptr, size_t old_size, size_t size)
+static struct guest *guest_of(lua_State *lua)
 {
-	struct memslot_heap *heap = *(struct memslot_heap **)context;
+	void *guest;
 
-	(void)old_size;
-	if (size)
-		return memslot_heap_realloc(heap, ptr, size);
-	memslot_heap_free(heap, ptr); /* which may be NULL */
-	return NULL;
+	(void)lua_getallocf(lua, &guest);
+	return guest;
 }
 
-void *lua_malloc_allocator(void *context, void *ptr, size_t old_size, size_t size)
+static int open_file(lua_State *lua)
 {
-	(void)context;
-	(void)old_size;
-	if (size)
-		return realloc(ptr, size);
-	free(ptr);
-	return NULL;
+	int file = guest_open(guest_of(lua), luaL_checkstring(lua, 1));
+
+	if (file < 0)
+		return luaL_error(lua, "open: %s", strerror(-file));
+	lua_pushinteger(lua, file);
+	return 1;
 }
+
+static int read_file(lua_State *lua)
+{
+	lua_Integer file = luaL_checkinteger(lua, 1), size = luaL_optinteger(lua, 2, READ_MOST);
+	char bytes[READ_MOST];
+	ssize_t got;
+
+	luaL_argcheck(lua, size > 0 && size <= READ_MOST, 2, "out of range");
+	got = guest_read(guest_of(lua), file, bytes, (size_t)size);
+	if (got < 0)
+		return luaL_error(lua, "read: %s", strerror((int)-got));
+	lua_pushlstring(lua, bytes, (size_t)got);
+	return 1;
+}
+
+static int close_file(lua_State *lua)
+{
+	int error = guest_close(guest_of(lua), luaL_checkinteger(lua, 1));
+
+	return error ? luaL_error(lua, "close: %s", strerror(-error)) : 0;
+}
+
+static const luaL_Reg files[] = {{"open", open_file}, {"read", read_file}, {"close", close_file}};
 
 /* --- boot --- */
 
-/* A file's contents, to be freed, or NULL. */
-static char *read_source(const char *path, size_t *ret_size)
-{
-	FILE *file = fopen(path, "re");
-	char *text = file ? malloc(SOURCE_MOST) : NULL;
-
-	if (text)
-		*ret_size = fread(text, 1, SOURCE_MOST, file);
-	if (file)
-		fclose(file);
-	return text;
-}
-
 /* How the guest's require finds a library: the host reads it. */
-static int search(lua_State *guest)
+static int search(lua_State *lua)
 {
-	const char *name = luaL_checkstring(guest, 1), *part = luaL_gsub(guest, name, ".", "/");
+	const char *name = luaL_checkstring(lua, 1), *part = luaL_gsub(lua, name, ".", "/");
 
 	for (size_t i = 0; i < sizeof(folders) / sizeof(*folders); i++) {
 		char path[256];
@@ -94,18 +117,18 @@ static int search(lua_State *guest)
 		int status;
 
 		snprintf(path, sizeof(path), "%s/%s.lua", folders[i], part);
-		text = strstr(path, "..") ? NULL : read_source(path, &size);
+		text = strstr(path, "..") ? NULL : guest_source(path, &size);
 		if (!text)
 			continue;
-		status = luaL_loadbufferx(guest, text, size, name, "t");
+		status = luaL_loadbufferx(lua, text, size, name, "t");
 		free(text);
-		return status ? lua_error(guest) : 1;
+		return status ? lua_error(lua) : 1;
 	}
-	lua_pushfstring(guest, "no file '%s.lua'", part);
+	lua_pushfstring(lua, "no file '%s.lua'", part);
 	return 1;
 }
 
-static void open_libraries(lua_State *guest)
+static void open_libraries(lua_State *lua)
 {
 	static const luaL_Reg libraries[] = {{LUA_GNAME, luaopen_base},
 		{LUA_LOADLIBNAME, luaopen_package}, {LUA_COLIBNAME, luaopen_coroutine},
@@ -114,121 +137,154 @@ static void open_libraries(lua_State *guest)
 		{LUA_DBLIBNAME, luaopen_debug}};
 
 	for (size_t i = 0; i < sizeof(libraries) / sizeof(*libraries); i++) {
-		luaL_requiref(guest, libraries[i].name, libraries[i].func, 1);
-		lua_pop(guest, 1);
+		luaL_requiref(lua, libraries[i].name, libraries[i].func, 1);
+		lua_pop(lua, 1);
 	}
 }
 
-static int boot(lua_State *guest)
+static int boot(lua_State *lua)
 {
-	struct lua_run *run = lua_touserdata(guest, 1);
+	struct guest *guest = guest_of(lua);
+	const struct interp_run *run = guest->run;
 
-	open_libraries(guest);
-	if (luaL_loadbufferx(guest, prelude, sizeof(prelude) - 1, "=prelude", "t"))
-		return lua_error(guest);
-	lua_pushcfunction(guest, search);
-	lua_call(guest, 1, 1);
-	run->modules = (unsigned)lua_tointeger(guest, -1);
-	if (luaL_loadbufferx(guest, run->script, run->script_size, "=script", "t"))
-		return lua_error(guest);
-	lua_setfield(guest, LUA_REGISTRYINDEX, SCRIPT);
+	open_libraries(lua);
+	for (size_t i = 0; i < sizeof(files) / sizeof(*files); i++)
+		lua_register(lua, files[i].name, files[i].func);
+	if (luaL_loadbufferx(lua, prelude, sizeof(prelude) - 1, "=prelude", "t"))
+		return lua_error(lua);
+	lua_pushcfunction(lua, search);
+	lua_call(lua, 1, 1);
+	snprintf(guest->library, sizeof(guest->library), "Penlight's %d modules",
+		(int)lua_tointeger(lua, -1));
+	if (luaL_loadbufferx(lua, run->script, run->script_size, "=script", "t"))
+		return lua_error(lua);
+	lua_setfield(lua, LUA_REGISTRYINDEX, SCRIPT);
 	return 0;
 }
 
-struct lua_State *lua_guest_boot(struct lua_run *run, lua_allocator *allocator, void *context)
+static void *allocate(void *guest, void *ptr, size_t old_size, size_t size)
 {
-	lua_State *guest = lua_newstate(allocator, context);
-
-	if (!guest) {
-		complain(0, "no memory for an interpreter");
-		return NULL;
-	}
-	lua_gc(guest, LUA_GCSTOP);
-	lua_pushcfunction(guest, boot);
-	lua_pushlightuserdata(guest, run);
-	if (lua_pcall(guest, 1, 0, 0) == LUA_OK)
-		return guest;
-	complain(0, "%s", lua_isstring(guest, -1) ? lua_tostring(guest, -1) : "boot failed");
-	return NULL;
+	(void)old_size;
+	return guest_realloc(guest, ptr, size);
 }
 
-void lua_guest_close(struct lua_State *guest)
+static bool boot_guest(struct guest *guest)
 {
-	if (guest)
-		lua_close(guest);
+	lua_State *lua = lua_newstate(allocate, guest);
+
+	if (!lua) {
+		complain(0, "no memory for an interpreter");
+		return false;
+	}
+	guest->state = lua;
+	lua_gc(lua, LUA_GCSTOP);
+	lua_pushcfunction(lua, boot);
+	if (lua_pcall(lua, 0, 0, 0) == LUA_OK)
+		return true;
+	complain(0, "%s", lua_isstring(lua, -1) ? lua_tostring(lua, -1) : "boot failed");
+	return false;
+}
+
+static void close_guest(struct guest *guest)
+{
+	lua_close(guest->state);
 }
 
 /* --- requests --- */
 
-static void too_long(lua_State *guest, lua_Debug *where)
+static void too_long(lua_State *lua, lua_Debug *where)
 {
-	(void)guest;
 	(void)where;
-	longjmp(deadline, 1);
+	guest_leave(guest_of(lua), DEADLINE);
 }
 
-static int answer(lua_State *guest)
+static int answer(lua_State *lua)
 {
-	struct lua_request *request = lua_touserdata(guest, 1);
-	const char *text;
+	struct request *request = lua_touserdata(lua, 1);
+	const char *answer;
 
-	lua_getglobal(guest, "requests");
-	request->count = lua_tointeger(guest, -1) + 1;
-	lua_pushinteger(guest, request->count);
-	lua_setglobal(guest, "requests");
+	lua_getglobal(lua, "requests");
+	request->count = lua_tointeger(lua, -1) + 1;
+	lua_pushinteger(lua, request->count);
+	lua_setglobal(lua, "requests");
 	if (!request->text)
-		lua_getfield(guest, LUA_REGISTRYINDEX, SCRIPT);
-	else if (luaL_loadbufferx(guest, request->text, request->size, "=request", "t"))
-		return lua_error(guest);
-	lua_call(guest, 0, 1);
-	text = luaL_tolstring(guest, -1, &request->answer_size);
+		lua_getfield(lua, LUA_REGISTRYINDEX, SCRIPT);
+	else if (luaL_loadbufferx(lua, request->text, request->size, "=request", "t"))
+		return lua_error(lua);
+	lua_call(lua, 0, 1);
+	answer = luaL_tolstring(lua, -1, &request->answer_size);
 	if (request->answer_size > sizeof(request->answer))
 		request->answer_size = sizeof(request->answer);
-	memcpy(request->answer, text, request->answer_size);
+	memcpy(request->answer, answer, request->answer_size);
 	return 0;
 }
 
-enum lua_end lua_guest_answer(struct lua_State *guest, struct lua_request *request)
+static enum interp_end answer_guest(struct guest *guest, struct request *request)
 {
-	if (setjmp(deadline))
-		return LUA_DEADLINE;
-	lua_sethook(guest, too_long, LUA_MASKCOUNT, DEADLINE);
-	lua_pushcfunction(guest, answer);
-	lua_pushlightuserdata(guest, request);
-	switch (lua_pcall(guest, 1, 0, 0)) {
+	lua_State *lua = guest->state;
+
+	lua_sethook(lua, too_long, LUA_MASKCOUNT, STEP);
+	lua_pushcfunction(lua, answer);
+	lua_pushlightuserdata(lua, request);
+	switch (lua_pcall(lua, 1, 0, 0)) {
 	case LUA_OK:
-		return LUA_ANSWERED;
+		return ANSWERED;
 	case LUA_ERRMEM:
-		return LUA_NO_MEMORY;
+		return NO_MEMORY;
 	default: /* what was raised stays on the stack, for who wants to tell */
-		return LUA_RAISED;
+		return RAISED;
 	}
 }
 
-void lua_guest_complain(struct lua_State *guest, enum lua_end end)
+static const char *raised(struct guest *guest)
 {
-	static const char *const ends[] = {
-		"answered", "raised an error", "ran out of memory", "took too long"};
-	const char *why = end == LUA_RAISED && lua_type(guest, -1) == LUA_TSTRING
-				  ? lua_tostring(guest, -1)
-				  : NULL;
-
-	complain(0, "a request %s%s%s", ends[end], why ? ": " : "", why ? why : "");
+	return lua_type(guest->state, -1) == LUA_TSTRING ? lua_tostring(guest->state, -1) : NULL;
 }
 
-bool lua_guest_right(const struct lua_run *run, struct lua_State *guest)
-{
-	struct lua_request request = {0};
-	enum lua_end end = lua_guest_answer(guest, &request);
+/* --- requests that misbehave --- */
 
-	if (end != LUA_ANSWERED)
-		lua_guest_complain(guest, end);
-	else if (request.count != 1)
-		complain(0, "a request is number %lld of its interpreter", request.count);
-	else if (run->answer_size == request.answer_size &&
-		 memcmp(run->answer, request.answer, request.answer_size) == 0)
-		return true;
-	else
-		complain(0, "a request answered '%.*s'", (int)request.answer_size, request.answer);
-	return false;
-}
+static const struct rogue rogues[] = {
+	{"loops", DEADLINE, "while true do end"},
+	{"loops, and catches errors", DEADLINE,
+		"while true do pcall(function() while true do end end) end"},
+	{"loops in a coroutine", DEADLINE, "coroutine.wrap(function() while true do end end)()"},
+	{"allocates without end", NO_MEMORY,
+		"local all = {} while true do all[#all + 1] = ('x'):rep(1000 + #all) end"},
+	{"allocates everything at once", RAISED, "return ('x'):rep(1 << 40)"},
+	{"catches that", ANSWERED,
+		"kept = {} return pcall(function() "
+		"while true do kept[#kept + 1] = ('x'):rep(1000 + #kept) end end)"},
+	{"catches that again and again", NO_MEMORY,
+		"kept = {} while true do pcall(function() "
+		"kept[#kept + 1] = ('x'):rep(1000 + #kept) end) end"},
+	{"corrupts globals", ANSWERED,
+		"requests = 77 getmetatable('').__index = nil "
+		"for name in next, package.loaded do package.loaded[name] = false end "
+		"local all = _G for name in next, all do all[name] = nil end"},
+	{"corrupts the registry", ANSWERED,
+		"local registry = debug.getregistry() "
+		"for key in next, registry do if key ~= 1 then registry[key] = 13 end end"},
+	{"raises an error", RAISED, "error({})"},
+	{"raises errors in an error", RAISED,
+		"error(setmetatable({}, {__tostring = function() error('again') end}))"},
+	{"recurs without end", NO_MEMORY, "local function again() return 1 + again() end again()"},
+	{"recurs through C", RAISED,
+		"local function again() return ('x'):gsub('x', again) end again()"},
+	{"opens without end", RAISED, "while true do open('/dev/null') end"},
+	{"opens, and loops", DEADLINE, "open('/dev/null') while true do end"},
+	{"closes what is not its own", RAISED,
+		"for file = -1000, 1000 do assert(not pcall(close, file)) end close(0)"},
+	{"is no program", RAISED, "this is not Lua"},
+};
+
+const struct interp lua_interp = {
+	.name = "Lua",
+	.boot = boot_guest,
+	.answer = answer_guest,
+	.raised = raised,
+	.close = close_guest,
+	.script = script,
+	.opener = opener,
+	.rogues = rogues,
+	.rogue_count = sizeof(rogues) / sizeof(*rogues),
+};

@@ -24,6 +24,7 @@ static const struct {
 	{"plan", command_plan},
 	{"host", command_host},
 	{"lua", command_lua},
+	{"duk", command_duk},
 	{"ranges", command_ranges},
 };
 
@@ -38,6 +39,7 @@ static const char text[] =
 	"  plan     what a pool of slots would cost\n"
 	"  host     a worked example: a host of plug-ins, well and badly behaved\n"
 	"  lua      Lua booted once: boot, fork and rewind by turns\n"
+	"  duk      the same with JavaScript: Duktape\n"
 	"  ranges   the range allocator beside mimalloc and jemalloc\n"
 	"\n"
 	"'memslot COMMAND --help' tells more.";
@@ -76,7 +78,7 @@ static error_t parse(int key, char *argument, struct argp_state *state)
 	case ARGP_KEY_ARG:
 		return choose(state, argument);
 	case ARGP_KEY_NO_ARGS:
-		refuse(state, "a command is missing: info, image, churn, plan, host, lua or ranges");
+		refuse(state, "a command is missing: info, image, churn, plan, host, lua, duk or ranges");
 		return EINVAL;
 	default:
 		return ARGP_ERR_UNKNOWN;

@@ -28,6 +28,7 @@ int command_churn(int argc, char **argv);
 int command_plan(int argc, char **argv);
 int command_host(int argc, char **argv);
 int command_lua(int argc, char **argv);
+int command_duk(int argc, char **argv);
 int command_ranges(int argc, char **argv);
 
 /* "memslot: " and a message on stderr; error is 0 or a negative errno value to explain. */

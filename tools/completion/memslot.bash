@@ -13,7 +13,7 @@ _memslot() {
 	COMPREPLY=()
 
 	if ((COMP_CWORD == 1)); then
-		mapfile -t COMPREPLY < <(compgen -W 'info image churn plan host lua ranges --help --version' -- "$word")
+		mapfile -t COMPREPLY < <(compgen -W 'info image churn plan host lua duk ranges --help --version' -- "$word")
 		return
 	fi
 	case $command:$before in
@@ -37,7 +37,7 @@ _memslot() {
 			--capacity --at --confined --no-confined --rounds --cycles --seconds --quick
 			--json --progress --help' ;;
 		host) words='--requests --threads --seed --slots --verify --json --help' ;;
-		lua) words='--requests --json --save --open --once --help' ;;
+		lua | duk) words='--requests --threads --json --save --open --once --help' ;;
 		ranges) words='--arena --operations --rounds --seed --json --help' ;;
 		plan) words='--reserve --guard-before --guard-after --copy-budget --no-edge --json
 			--help' ;;
