@@ -8,6 +8,7 @@
  *   interp_pool.c     workers on threads        interp_guest.c  what both have: memory, files,
  *   interp_rogue.c    who misbehaves, and                       rewinds
  *                     who leaves files open     interp_report.c what came out
+ *   interp_replay.c   allocators alone
  *   interp_saved.c    in a file
  */
 #ifndef MEMSLOT_INTERP_H
@@ -43,6 +44,8 @@ enum interp_what {
 	BOOT_MALLOC, /* the same with the system malloc */
 	RUN_HEAP,    /* INTERP_IN_A_ROW requests of a new interpreter, one upon the other */
 	RUN_MALLOC,
+	CALLS_HEAP, /* what boot and those requests asked of the allocator */
+	CALLS_MALLOC,
 	INTERP_WHATS
 };
 
@@ -81,6 +84,8 @@ struct interp_run {
 	double median_ns[INTERP_WHATS];
 	uint64_t samples[INTERP_WHATS];
 	double pages_restored; /* a reset */
+	struct trace *trace;   /* guests that are booted now are recorded in it; or NULL */
+	uint64_t calls;	       /* of the allocator, recorded */
 	struct memslot_slot_stats slot;
 	struct interp_counts counts;
 	uint64_t descriptors_before, descriptors_after; /* of the openers */
@@ -98,6 +103,7 @@ struct guest {
 	struct memslot_slot *slot; /* NULL: its memory is the system malloc's */
 	struct memslot_heap *heap;
 	void *state;
+	struct trace *trace;	   /* of its memory, or NULL */
 	char library[INTERP_NAME]; /* what was loaded */
 	/* Of a request, what is left; 0: not counted. */
 	unsigned refusals, interrupts;
@@ -165,6 +171,14 @@ int guest_rewind(struct guest *guest);
 int interp_rogues(struct guest *guest, struct interp_counts *counts);
 /* Requests that leave files open. */
 int interp_openers(struct guest *guest, uint64_t requests, struct interp_counts *counts);
+
+/* --- interp_replay.c --- */
+/* 0 or -errno; -EPROTO: has complained. */
+int trace_record(struct interp_run *run, struct trace **ret_trace);
+void *trace_realloc(struct trace *trace, void *ptr, size_t size);
+/* The same calls with the guest's memory, which is left empty. */
+int trace_replay(struct trace *trace, struct guest *guest, uint64_t *ret_ns);
+void trace_free(struct trace *trace);
 
 /* --- interp_pool.c --- */
 /* Workers that take slots from a pool; the pool is clean afterwards. 0 or -errno, as above. */

@@ -21,6 +21,8 @@ void *guest_realloc(struct guest *guest, void *ptr, size_t size)
 {
 	void *moved;
 
+	if (guest->trace)
+		return trace_realloc(guest->trace, ptr, size);
 	if (size == 0) {
 		if (guest->heap)
 			memslot_heap_free(guest->heap, ptr);
@@ -126,7 +128,7 @@ int guest_boot(struct guest *guest, struct interp_run *run, struct memslot_slot 
 {
 	int error = 0;
 
-	*guest = (struct guest){.run = run, .slot = slot};
+	*guest = (struct guest){.run = run, .slot = slot, .trace = run->trace};
 	if (slot)
 		error = memslot_heap_create(slot, NULL, &guest->heap);
 	if (error)

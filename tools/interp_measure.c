@@ -20,6 +20,8 @@
 #include <unistd.h>
 
 #define FORKS_MOST 30 /* a round */
+#define BOOTS 2	      /* the same, in a heap and not, by turns */
+#define REPLAYS 2     /* the same */
 #define ROGUES 2      /* of each kind, at the end: what they write is not what others do */
 
 struct bench {
@@ -27,6 +29,7 @@ struct bench {
 	struct memslot_slot *slot, *other; /* booted once; booted again and again */
 	struct memslot_image *image;
 	struct guest guest, plain; /* in the slot; with the system malloc: what is forked */
+	struct trace *trace;
 	double *times[INTERP_WHATS];
 };
 
@@ -116,6 +119,37 @@ static int rewind_once(struct bench *bench)
 	return error ? error : wrong(right);
 }
 
+/* Allocators without an interpreter: one after the other, and the other way round next time. */
+static int replay_once(struct bench *bench, enum interp_what what)
+{
+	struct guest guest = {.run = bench->run};
+	uint64_t took;
+	int error = 0;
+
+	if (what == CALLS_HEAP)
+		error = memslot_heap_create(bench->other, NULL, &guest.heap);
+	if (!error)
+		error = trace_replay(bench->trace, &guest, &took);
+	if (!error)
+		record(bench, what, 0, took);
+	return error;
+}
+
+static int replay_both(struct bench *bench)
+{
+	bool swap = bench->run->samples[CALLS_HEAP] % 2;
+	int error = replay_once(bench, swap ? CALLS_MALLOC : CALLS_HEAP);
+
+	return error ? error : replay_once(bench, swap ? CALLS_HEAP : CALLS_MALLOC);
+}
+
+static int boot_both(struct bench *bench)
+{
+	int error = boot_once(bench);
+
+	return error ? error : boot_heap_once(bench);
+}
+
 static int repeat(struct bench *bench, uint64_t times, int (*once)(struct bench *bench))
 {
 	int error = 0;
@@ -172,6 +206,8 @@ static int set_up(struct bench *bench)
 	if (!error)
 		error = guest_boot(&bench->plain, run, NULL);
 	if (!error)
+		error = trace_record(run, &bench->trace);
+	if (!error)
 		run->image_bytes = memslot_image_size(bench->image);
 	return error;
 }
@@ -180,10 +216,10 @@ static int one_round(struct bench *bench, uint64_t requests)
 {
 	uint64_t restored = 0, resets = bench->run->samples[RESET];
 	struct interp_run *run = bench->run;
-	int error = boot_once(bench);
+	int error = repeat(bench, BOOTS, boot_both);
 
 	if (!error)
-		error = boot_heap_once(bench);
+		error = repeat(bench, REPLAYS, replay_both);
 	if (!error)
 		error = repeat(bench, requests < FORKS_MOST ? requests : FORKS_MOST, fork_once);
 	if (!error)
@@ -240,6 +276,7 @@ static void tear_down(struct bench *bench)
 {
 	if (bench->plain.state)
 		bench->run->interp->close(&bench->plain);
+	trace_free(bench->trace);
 	memslot_image_unref(bench->image);
 	memslot_slot_destroy(bench->slot);
 	memslot_slot_destroy(bench->other);

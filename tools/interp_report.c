@@ -21,7 +21,7 @@ static json_t *describe_times(const struct interp_run *run)
 {
 	static const char *const names[INTERP_WHATS] = {"boot_and_request", "fork_and_request",
 		"request_and_rewind", "reset", "boot_in_heap", "boot_with_malloc", "run_in_heap",
-		"run_with_malloc"};
+		"run_with_malloc", "calls_of_heap", "calls_of_malloc"};
 	json_t *object = json_object();
 
 	for (size_t i = 0; i < INTERP_WHATS; i++)
@@ -71,19 +71,21 @@ static json_t *describe_pool(const struct interp_run *run)
 
 static json_t *describe_ratios(const struct interp_run *run)
 {
-	return json_pack("{s:f, s:f, s:f, s:f}", "rewind_to_fork", ratio(run, REWIND, FORK),
+	return json_pack("{s:f, s:f, s:f, s:f, s:f}", "rewind_to_fork", ratio(run, REWIND, FORK),
 		"rewind_to_boot", ratio(run, REWIND, BOOT), "boot_heap_to_malloc",
 		ratio(run, BOOT_HEAP, BOOT_MALLOC), "run_heap_to_malloc",
-		ratio(run, RUN_HEAP, RUN_MALLOC));
+		ratio(run, RUN_HEAP, RUN_MALLOC), "calls_heap_to_malloc",
+		ratio(run, CALLS_HEAP, CALLS_MALLOC));
 }
 
 static void print_json(const struct interp_run *run)
 {
-	json_t *object = json_pack("{s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "version",
-		memslot_version(), "requests", (json_int_t)run->requests, "booted",
-		describe_booted(run), "times", describe_times(run), "ratios", describe_ratios(run),
-		"resets", describe_resets(run), "rogues", describe_rogues(&run->counts), "files",
-		describe_files(&run->counts), "descriptors",
+	json_t *object = json_pack("{s:s, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+		"version", memslot_version(), "requests", (json_int_t)run->requests, "calls",
+		(json_int_t)run->calls, "booted", describe_booted(run), "times",
+		describe_times(run), "ratios", describe_ratios(run), "resets", describe_resets(run),
+		"rogues", describe_rogues(&run->counts), "files", describe_files(&run->counts),
+		"descriptors",
 		json_pack("{s:I, s:I}", "before", (json_int_t)run->descriptors_before, "after",
 			(json_int_t)run->descriptors_after),
 		"pool", describe_pool(run));
@@ -124,6 +126,11 @@ static void print_times(const struct interp_run *run)
 	print_time(run, "in a heap", RUN_HEAP);
 	print_time(run, "with the system malloc", RUN_MALLOC);
 	printf("  %-26s %10.4f\n", "heap / malloc", ratio(run, RUN_HEAP, RUN_MALLOC));
+	printf("\nThe %llu calls of the allocator in that and in boot, alone\n",
+		(unsigned long long)run->calls);
+	print_time(run, "of a heap", CALLS_HEAP);
+	print_time(run, "of the system malloc", CALLS_MALLOC);
+	printf("  %-26s %10.4f\n", "heap / malloc", ratio(run, CALLS_HEAP, CALLS_MALLOC));
 }
 
 static void print_counts(const struct interp_counts *counts)
