@@ -8,7 +8,7 @@
  *   interp_pool.c     workers on threads        interp_guest.c  what both have: memory, files,
  *   interp_rogue.c    who misbehaves, and                       rewinds
  *                     who leaves files open     interp_report.c what came out
- *   interp_replay.c   allocators alone
+ *   interp_replay.c   allocators alone        interp_fork.c    a process to fork
  *   interp_saved.c    in a file
  */
 #ifndef MEMSLOT_INTERP_H
@@ -171,6 +171,17 @@ int guest_rewind(struct guest *guest);
 int interp_rogues(struct guest *guest, struct interp_counts *counts);
 /* Requests that leave files open. */
 int interp_openers(struct guest *guest, uint64_t requests, struct interp_counts *counts);
+
+/* --- interp_fork.c: 0 or -errno; -EPROTO: has complained --- */
+struct forker {
+	pid_t process;
+	int socket;
+};
+int forker_start(struct forker *forker, struct interp_run *run);
+/* One request in a child of it. */
+int forker_ask(const struct forker *forker, uint64_t *ret_ns);
+/* Also one that did not start. */
+void forker_stop(struct forker *forker);
 
 /* --- interp_replay.c --- */
 /* 0 or -errno; -EPROTO: has complained. */

@@ -3,8 +3,7 @@
  * interp_measure.c - boot, fork and rewind by turns, each with the same request.
  *
  * Invariant: every request that is timed is checked: its answer, and that it is the nth of its
- * interpreter. The slots do not exist in forked children (MEMSLOT_SLOT_DONTFORK): a fork is as
- * cheap as it would be without them. No collector runs anywhere.
+ * interpreter. No collector runs anywhere.
  */
 #define _GNU_SOURCE
 #include "churn.h"
@@ -16,8 +15,6 @@
 #include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #define FORKS_MOST 30 /* a round */
 #define BOOTS 2	      /* the same, in a heap and not, by turns */
@@ -28,7 +25,8 @@ struct bench {
 	struct interp_run *run;
 	struct memslot_slot *slot, *other; /* booted once; booted again and again */
 	struct memslot_image *image;
-	struct guest guest, plain; /* in the slot; with the system malloc: what is forked */
+	struct guest guest; /* in the slot */
+	struct forker forker;
 	struct trace *trace;
 	double *times[INTERP_WHATS];
 };
@@ -89,20 +87,12 @@ static int boot_heap_once(struct bench *bench)
 
 static int fork_once(struct bench *bench)
 {
-	uint64_t began = clock_ns();
-	pid_t child = fork();
-	int status;
+	uint64_t took;
+	int error = forker_ask(&bench->forker, &took);
 
-	if (child < 0)
-		return -errno;
-	if (child == 0)
-		_exit(guest_right(&bench->plain, 1) ? 0 : 1);
-	while (waitpid(child, &status, 0) < 0) {
-		if (errno != EINTR)
-			return -errno;
-	}
-	record(bench, FORK, began, clock_ns());
-	return wrong(status == 0);
+	if (!error)
+		record(bench, FORK, 0, took);
+	return error;
 }
 
 static int rewind_once(struct bench *bench)
@@ -185,11 +175,12 @@ static int first_answer(struct interp_run *run)
 
 static int set_up(struct bench *bench)
 {
-	struct memslot_slot_opts opts = {
-		.size = sizeof(opts), .flags = MEMSLOT_SLOT_CONFINED | MEMSLOT_SLOT_DONTFORK};
+	struct memslot_slot_opts opts = {.size = sizeof(opts), .flags = MEMSLOT_SLOT_CONFINED};
 	struct interp_run *run = bench->run;
 	int error = first_answer(run);
 
+	if (!error)
+		error = forker_start(&bench->forker, run);
 	for (size_t i = 0; i < INTERP_WHATS && !error; i++) {
 		bench->times[i] =
 			calloc(run->requests + INTERP_ROUNDS * FORKS_MOST, sizeof(double));
@@ -203,8 +194,6 @@ static int set_up(struct bench *bench)
 		error = guest_checkpoint(&bench->guest, run, bench->slot, &bench->image);
 	if (!error)
 		error = memslot_heap_stats(bench->guest.heap, &run->heap);
-	if (!error)
-		error = guest_boot(&bench->plain, run, NULL);
 	if (!error)
 		error = trace_record(run, &bench->trace);
 	if (!error)
@@ -274,8 +263,7 @@ static int misbehave(struct bench *bench)
 
 static void tear_down(struct bench *bench)
 {
-	if (bench->plain.state)
-		bench->run->interp->close(&bench->plain);
+	forker_stop(&bench->forker);
 	trace_free(bench->trace);
 	memslot_image_unref(bench->image);
 	memslot_slot_destroy(bench->slot);

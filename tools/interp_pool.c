@@ -210,8 +210,8 @@ static int check_clean(struct crew *crew)
 
 int interp_pool(struct interp_run *run)
 {
-	struct memslot_pool_opts opts = {.size = sizeof(opts),
-		.flags = MEMSLOT_SLOT_CONFINED | MEMSLOT_SLOT_DONTFORK | MEMSLOT_POOL_VERIFY};
+	struct memslot_pool_opts opts = {
+		.size = sizeof(opts), .flags = MEMSLOT_SLOT_CONFINED | MEMSLOT_POOL_VERIFY};
 	struct crew *crew = calloc(1, sizeof(*crew));
 	int error;
 
