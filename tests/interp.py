@@ -90,13 +90,26 @@ def wrong_answers_are_noticed(name):
     return []
 
 
+def answers_from_a_file(name):
+    """--save boots, --open answers in another process what --once does."""
+    with tempfile.TemporaryDirectory() as folder:
+        status, output = tap.command([memslot, name, "--save", f"{folder}/image", "--json"])
+        if "built without" in output or "randomization" in output:
+            raise tap.Skip(output.strip())
+        if status:
+            return tap.wrong(status, output, "--save")
+        opened = tap.command([memslot, name, "--open", f"{folder}/image"])
+    once = tap.command([memslot, name, "--once"])
+    return differences([("--open", opened, once), ("--once", once[0], 0)])
+
+
 def main():
     global memslot
     memslot = os.path.abspath(sys.argv[1])
     return tap.run([(f"{name} {test.__name__.replace('_', ' ')}", functools.partial(test, name))
                     for name in INTERPRETERS
                     for test in (serves, leaks_no_files, rewinds_rogues, shares_a_pool,
-                                 wrong_answers_are_noticed)])
+                                 wrong_answers_are_noticed, answers_from_a_file)])
 
 
 if __name__ == "__main__":
