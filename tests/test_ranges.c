@@ -576,6 +576,27 @@ START_TEST(what_a_resized_range_reached_is_not_taken_for_fresh)
 }
 END_TEST
 
+START_TEST(memory_is_in_one_region_only)
+{
+	struct memslot_ranges *ranges = ranges_new(0, 0, NULL);
+	unsigned char *base = untouchable(4 * MB);
+	struct memslot_expansion *expansion;
+
+	add_region(ranges, base + MB, MB, 1);
+	ck_assert_int_eq(memslot_ranges_expand_begin(ranges, MB, &expansion), 0);
+	ck_assert_int_eq(memslot_expansion_commit(expansion, base + MB, 2), -EEXIST);
+	ck_assert_int_eq(memslot_expansion_commit(expansion, base + 16, 2), -EEXIST);
+	ck_assert_int_eq(memslot_expansion_commit(expansion, base + 2 * MB - 16, 2), -EEXIST);
+	ck_assert_uint_eq(stats(ranges).regions, 1);
+	ck_assert_int_eq(memslot_expansion_commit(expansion, base, 2), 0);
+	add_region(ranges, base + 2 * MB, MB, 3);
+	add_region(ranges, NULL, MB, 4);
+	add_region(ranges, NULL, MB, 5);
+	close_ranges(ranges);
+	munmap(base, 4 * MB);
+}
+END_TEST
+
 static struct memslot_ranges *draining;
 static int drained;
 
@@ -811,6 +832,7 @@ Suite *test_suite(void)
 	tcase_add_test(regions, regions_come_from_slots_and_go_back_to_them);
 	tcase_add_test(regions, what_on_reset_writes_is_not_taken_for_zero);
 	tcase_add_test(regions, what_a_resized_range_reached_is_not_taken_for_fresh);
+	tcase_add_test(regions, memory_is_in_one_region_only);
 	tcase_add_test(regions, a_region_may_be_drained_while_it_is_reset);
 	tcase_add_test(regions, a_request_that_no_slot_could_serve_takes_none);
 	tcase_add_test(regions, release_is_called_without_the_lock);

@@ -146,6 +146,15 @@ static void forget(struct memslot_ranges *ranges, struct memslot_expansion *regi
 	ranges->free_region = ms_region_number(ranges, region);
 }
 
+/* Is some of the memory in a region already? It would be handed out twice. */
+static bool is_taken(const struct memslot_ranges *ranges, const unsigned char *base, uint64_t bytes)
+{
+	uint32_t place = base_place(ranges, base);
+
+	return base && place < ranges->base_count &&
+	       (uintptr_t)ranges->regions[ranges->by_base[place]].base < (uintptr_t)base + bytes;
+}
+
 /* Under the lock: it is allocated from. */
 static int publish(struct memslot_ranges *ranges, struct memslot_expansion *region, void *base,
 	uint64_t tag, struct memslot_slot *slot)
@@ -156,6 +165,8 @@ static int publish(struct memslot_ranges *ranges, struct memslot_expansion *regi
 
 	if (start & (unit - 1) || (!base && (ranges->flags & MEMSLOT_RANGES_ZERO_ON_FREE)))
 		return -EINVAL;
+	if (is_taken(ranges, base, region->bytes))
+		return -EEXIST;
 	ranges->bias[number] = (uint32_t)(start >> ranges->unit_shift);
 	if (ms_bins_add(&ranges->arena, number, region->units) == MS_BINS_NONE)
 		return -ENOSPC;
