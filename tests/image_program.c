@@ -213,6 +213,8 @@ START_TEST(another_build_address_or_machine_is_another_program)
 		*fields[i] = was;
 		ck_assert_int_eq(ms_program_check(image), 0);
 	}
+	program->count = 0; /* nobody recorded that */
+	ck_assert_int_eq(ms_program_check(image), -ESTALE);
 	memslot_image_unref(image);
 }
 END_TEST
@@ -330,6 +332,10 @@ START_TEST(a_record_that_does_not_fit_is_damage)
 	}
 	head->header_checksum = ms_format_checksum(head);
 	ck_assert_int_eq(open_as((void *)head, size), 0);
+	head->program_size = ms_program_size(0); /* no object, and a size that says so */
+	program->count = 0;
+	head->header_checksum = ms_format_checksum(head);
+	ck_assert_int_eq(open_as((void *)head, size), -EUCLEAN);
 	free(head);
 	memslot_image_unref(image);
 }

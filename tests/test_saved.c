@@ -448,6 +448,33 @@ START_TEST(an_image_that_does_not_name_its_program_is_refused)
 }
 END_TEST
 
+/* What was made elsewhere is not made here by being copied here. */
+START_TEST(what_another_program_made_stays_so_through_checkpoints_and_captures)
+{
+	struct memslot_slot *slot = slot_new(CAPACITY, NULL);
+	void *module = dlopen(beside("saved_one.so"), RTLD_NOW);
+	struct memslot_image *image = booted(slot, dlsym(module, "saved_module_word")), *copy, *raw;
+	size_t size = memslot_image_size(image);
+	void *bytes = malloc(size);
+
+	memcpy(bytes, base_of(slot), size);
+	ck_assert_int_eq(memslot_image_from_bytes(bytes, size, NULL, &raw), 0);
+	ck_assert_int_eq(dlclose(module), 0);
+	for (int i = 0; i < 2; i++) {
+		ck_assert_int_eq(shown(slot, i ? raw : image), -ESTALE);
+		ck_assert_int_eq(memslot_slot_capture(slot, NULL, &copy), 0);
+		ck_assert_int_eq(memslot_slot_checkpoint(slot, NULL), 0);
+		ck_assert_int_eq(memslot_heap_open(slot, &heap), -ESTALE);
+		ck_assert_int_eq(shown(slot, copy), -ESTALE);
+		memslot_image_unref(copy);
+	}
+	free(bytes);
+	memslot_image_unref(raw);
+	memslot_image_unref(image);
+	destroy(slot);
+}
+END_TEST
+
 static uint64_t strays_of(lua_State *lua, struct memslot_slot *slot)
 {
 	struct memslot_image_stats stats = {.size = sizeof stats};
@@ -492,6 +519,7 @@ Suite *test_suite(void)
 	tcase_add_test(saved, a_damaged_header_is_refused);
 	tcase_add_test(here, what_is_loaded_between_create_and_open_matters_only_if_pointed_into);
 	tcase_add_test(here, an_image_that_does_not_name_its_program_is_refused);
+	tcase_add_test(here, what_another_program_made_stays_so_through_checkpoints_and_captures);
 	tcase_add_test(here, a_context_on_the_stack_is_a_stray);
 	return suite;
 }

@@ -131,7 +131,7 @@ static bool program_is_sane(const struct ms_format_head *head)
 	if (size == 0)
 		return true;
 	count = (size - sizeof(struct ms_program)) / sizeof(struct ms_program_object);
-	return ms_program_size(count) == size && ms_format_program(head)->count == count;
+	return count && ms_program_size(count) == size && ms_format_program(head)->count == count;
 }
 
 bool ms_format_header_is_sane(struct ms_format_head *header)

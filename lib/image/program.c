@@ -12,6 +12,7 @@
 #define _GNU_SOURCE
 #include "image/program.h"
 
+#include "base/os.h"
 #include "image/image.h"
 
 #include <elf.h>
@@ -166,9 +167,25 @@ int ms_program_check(const struct memslot_image *image)
 {
 	struct comparison comparison = {.program = image->program};
 
-	if (!image->program || image->program->machine != ms_program_machine() ||
+	/* Whoever looked recorded the executable at least. */
+	if (!image->program || !image->program->count ||
+		image->program->machine != ms_program_machine() ||
 		dl_iterate_phdr(compare_object, &comparison) ||
 		comparison.found != image->program->count)
 		return -ESTALE;
+	return 0;
+}
+
+int ms_program_inherit(struct memslot_image *image, const struct memslot_image *from)
+{
+	size_t size = from->program ? ms_program_size(from->program->count) : 0;
+	struct ms_program *program = size ? ms_os_alloc(size) : NULL;
+
+	if (size && !program)
+		return -ENOMEM;
+	if (program)
+		memcpy(program, from->program, size);
+	ms_os_free(image->program);
+	image->program = program;
 	return 0;
 }

@@ -40,6 +40,8 @@ MS_HIDDEN bool ms_program_describe(
 MS_HIDDEN uint64_t ms_program_machine(void);
 /* Is everything here where the image's pointers lead? 0, or -ESTALE: it does not say, or no. */
 MS_HIDDEN int ms_program_check(const struct memslot_image *image);
+/* An image that was taken over `from`, whose pointers lead into another program, leads there, too. */
+MS_HIDDEN int ms_program_inherit(struct memslot_image *image, const struct memslot_image *from);
 
 /* --- pointers.c --- */
 /*

@@ -104,10 +104,14 @@ static int record_program(
 	if (!image->base_address && !(flags & MEMSLOT_IMAGE_STRICT))
 		return 0;
 	error = ms_program_record(image, slot->base, ms_pages_to_bytes(slot->capacity_pages));
-	if (error || !(flags & MEMSLOT_IMAGE_STRICT))
-		return error;
-	strays = image->program->strays;
-	return strays == MEMSLOT_NONE ? -EOPNOTSUPP : strays ? -ENOTUNIQ : 0;
+	if (!error && (flags & MEMSLOT_IMAGE_STRICT)) {
+		strays = image->program->strays;
+		error = strays == MEMSLOT_NONE ? -EOPNOTSUPP : strays ? -ENOTUNIQ : 0;
+	}
+	/* Pointers of another program's do not become this one's by being copied. */
+	if (!error && slot->image && ms_program_check(slot->image))
+		error = ms_program_inherit(image, slot->image);
+	return error;
 }
 
 static int build_image(struct memslot_slot *slot, const struct memslot_image_opts *opts,
