@@ -586,6 +586,7 @@ START_TEST(memory_is_in_one_region_only)
 	ck_assert_int_eq(memslot_ranges_expand_begin(ranges, MB, &expansion), 0);
 	ck_assert_int_eq(memslot_expansion_commit(expansion, base + MB, 2), -EEXIST);
 	ck_assert_int_eq(memslot_expansion_commit(expansion, base + 16, 2), -EEXIST);
+	ck_assert_int_eq(memslot_expansion_commit(expansion, (void *)-(uintptr_t)4096, 2), -EINVAL);
 	ck_assert_int_eq(memslot_expansion_commit(expansion, base + 2 * MB - 16, 2), -EEXIST);
 	ck_assert_uint_eq(stats(ranges).regions, 1);
 	ck_assert_int_eq(memslot_expansion_commit(expansion, base, 2), 0);

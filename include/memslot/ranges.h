@@ -141,7 +141,8 @@ uint64_t memslot_expansion_offset(const struct memslot_expansion *expansion);
  * Second step: from now on it is allocated from. On failure the expansion stays pending.
  *   base  the memory, a multiple of the unit; NULL: this process maps none, only offsets count
  *   tag   handed to opts.release, and what drain asks for
- * Errors: -EINVAL base no multiple of the unit, or NULL with ZERO_ON_FREE; -EEXIST some of
+ * Errors: -EINVAL base no multiple of the unit, size bytes from there wrap, or NULL with ZERO_ON_FREE;
+ *         -EEXIST some of
  *         it is in a region already; -ENOSPC no bookkeeping left
  */
 int memslot_expansion_commit(struct memslot_expansion *expansion, void *base, uint64_t tag);

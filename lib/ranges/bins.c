@@ -80,7 +80,6 @@ static void node_rest(struct ms_arena *arena, uint32_t index)
 	struct ms_node *last = bins->resting ? node_at(arena, bins->rest_last) : NULL;
 
 	node->size = 0;
-	node->generation++;
 	node->next = MS_BINS_NONE;
 	if (last)
 		last->next = index;
@@ -203,7 +202,7 @@ static uint32_t look_through(const struct ms_arena *arena, uint32_t class, uint3
 	return best;
 }
 
-/* O(1): two heads, then a class one in which everything fits. */
+/* O(1): two heads, then a class in which everything fits. */
 static uint32_t choose_fast(const struct ms_arena *arena, uint32_t size, uint32_t align)
 {
 	uint32_t class = class_from(arena->bins, class_up(size)), steps = arena->node_max;

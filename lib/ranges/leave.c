@@ -192,7 +192,12 @@ static bool reset_contents(
 	struct memslot_ranges *ranges, struct memslot_expansion *region, bool stays)
 {
 	clear_region(ranges, region);
-	return stays && (!region->slot || memslot_slot_reset(region->slot) == 0);
+	if (!stays || (region->slot && memslot_slot_reset(region->slot)))
+		return false;
+	if ((ranges->flags & MEMSLOT_RANGES_ZERO_ON_FREE) && region->slot &&
+		!ms_region_trusted(ranges, region->slot))
+		memset(region->base, 0, region->bytes);
+	return true;
 }
 
 MS_EXPORT int memslot_ranges_reset(struct memslot_ranges *ranges)

@@ -316,6 +316,22 @@ static int alloc(struct memslot_ranges *ranges, const struct wanted *wanted, uin
 	return 0;
 }
 
+/* Under the lock, which is left meanwhile: nobody else can have the range, and its region stays. */
+static void clear_new(struct memslot_ranges *ranges, uint32_t index, uint64_t bytes)
+{
+	struct ms_node *node = ms_ranges_node(ranges, index);
+	uint32_t guards = node->next;
+	void *base = ms_ranges_range(ranges, index).base;
+
+	node->next = MS_RANGES_PLUG;
+	ranges->guarded += guards == 0;
+	ms_ranges_leave(ranges);
+	memset(base, 0, bytes);
+	ms_ranges_enter(ranges);
+	ranges->guarded -= guards == 0;
+	node->next = guards;
+}
+
 MS_EXPORT int memslot_ranges_alloc(struct memslot_ranges *ranges, uint64_t size, uint64_t align,
 	const struct memslot_range_opts *opts, struct memslot_range *ret_range)
 {
@@ -343,12 +359,13 @@ MS_EXPORT int memslot_ranges_alloc(struct memslot_ranges *ranges, uint64_t size,
 			ms_regions_grow(ranges, (uint64_t)wanted.units << ranges->unit_shift,
 				(uint64_t)wanted.align << ranges->unit_shift);
 	}
-	if (!error)
+	if (!error) {
 		*ret_range = ms_ranges_range(ranges, index);
+		if ((wanted.flags & MEMSLOT_RANGE_ZERO) && fresh < ret_range->size)
+			clear_new(ranges, index, ret_range->size - fresh);
+	}
 	*(error ? &ranges->failures : &ranges->allocs) += error == 0 || error == -ENOSPC;
 	ms_ranges_leave(ranges);
-	if (!error && (wanted.flags & MEMSLOT_RANGE_ZERO))
-		memset(ret_range->base, 0, ret_range->size - ms_min(fresh, ret_range->size));
 	return error;
 }
 
@@ -373,8 +390,7 @@ static int give_back(struct memslot_ranges *ranges, uint32_t index)
 	}
 	if (ranges->flags & MEMSLOT_RANGES_ZERO_ON_FREE) {
 		struct memslot_range range = ms_ranges_range(ranges, index);
-		node->generation++; /* stale from here on, but nobody else's yet */
-		node->next = MS_RANGES_PLUG;
+		node->next = MS_RANGES_PLUG; /* stale from here on, but nobody else's yet */
 		ranges->guarded++;
 		ms_ranges_leave(ranges);
 		clear(&range);

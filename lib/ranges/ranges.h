@@ -88,11 +88,12 @@ static inline uint32_t ms_region_first(
 	return ranges->first[ms_region_number(ranges, region)];
 }
 
-/* A slot shows zeros when it comes, unless the pool's on_reset writes to it. */
+/* A slot shows zeros when it comes and after a reset, unless the pool's on_reset writes to it or
+ * who asked for it by memslot_ranges_region gave it an image or exempt pages. */
 static inline bool ms_region_trusted(
 	const struct memslot_ranges *ranges, const struct memslot_slot *slot)
 {
-	return slot && !ranges->pool->plan.on_reset;
+	return slot && !ranges->pool->plan.on_reset && !slot->image && !slot->exempt.count;
 }
 
 /* --- ranges.c --- */

@@ -163,7 +163,8 @@ static int publish(struct memslot_ranges *ranges, struct memslot_expansion *regi
 	uint64_t start = base ? (uintptr_t)base : region->offset;
 	uint64_t unit = 1ull << ranges->unit_shift;
 
-	if (start & (unit - 1) || (!base && (ranges->flags & MEMSLOT_RANGES_ZERO_ON_FREE)))
+	if (start & (unit - 1) || start > UINT64_MAX - region->bytes ||
+		(!base && (ranges->flags & MEMSLOT_RANGES_ZERO_ON_FREE)))
 		return -EINVAL;
 	if (is_taken(ranges, base, region->bytes))
 		return -EEXIST;
