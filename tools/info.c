@@ -35,7 +35,14 @@ static const struct {
 	{"anon_name", "5.17", "names in /proc/PID/maps"},
 	{"wipe_on_fork", "4.14", "notice a fork without a system call"},
 	{"pkeys", "4.9", "protection keys (not used yet)"},
-	{"io_uring", "5.1", "asynchronous I/O into slots (not used yet)"},
+	{"io_uring", "5.1", "asynchronous I/O into buffers"},
+	{"uring_fixed", "5.19", "buffers stay registered, operations cost less"},
+	{"uring_clone", "6.12", "a second ring takes over what the first has registered"},
+	{"uring_groups", "5.19", "the kernel chooses buffers when data is there"},
+	{"uring_sync_cancel", "6.0", "a ring that detaches cancels what is in flight"},
+	{"uring_send_zc", "6.0", "sends without a copy"},
+	{"uring_recv_multishot", "6.0", "one receive, many completions"},
+	{"uring_read_multishot", "6.7", "one read of a pipe, many completions"},
 	{"proc_maps", "2.6", "count pointers out of the slot in images of heaps"},
 };
 

@@ -18,14 +18,13 @@
 #include <stdatomic.h>
 
 static __thread struct ms_reading last __attribute__((tls_model("initial-exec")));
-static __thread uint64_t number __attribute__((tls_model("initial-exec")));
+__thread uint64_t ms_counter_number;
 static _Atomic(uint64_t) numbers;
 
-uint64_t ms_counter_thread(void)
+uint64_t ms_counter_draw(void)
 {
-	if (MS_UNLIKELY(number == 0))
-		number = atomic_fetch_add(&numbers, 1) + 1;
-	return number;
+	ms_counter_number = atomic_fetch_add(&numbers, 1) + 1;
+	return ms_counter_number;
 }
 
 int ms_counter_read(struct ms_reading *ret_reading)

@@ -11,6 +11,7 @@
 #include "feature.h"
 
 #include "os.h"
+#include "uring.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -268,7 +269,45 @@ static bool probe_pkeys(void)
 
 static bool probe_io_uring(void)
 {
-	return ms_os_uring_probe() == 0;
+	int fd = ms_os_uring_setup();
+
+	return fd >= 0 && ms_os_close(fd) == 0;
+}
+
+static bool probe_uring_fixed(void)
+{
+	return ms_feature(MS_FEATURE_IO_URING) && ms_uring_has_fixed();
+}
+
+static bool probe_uring_clone(void)
+{
+	return ms_feature(MS_FEATURE_URING_FIXED) && ms_uring_has_clone();
+}
+
+static bool probe_uring_groups(void)
+{
+	return ms_feature(MS_FEATURE_IO_URING) && ms_uring_has_groups();
+}
+
+static bool probe_uring_sync_cancel(void)
+{
+	return ms_feature(MS_FEATURE_IO_URING) && ms_uring_has_sync_cancel();
+}
+
+static bool probe_uring_send_zc(void)
+{
+	return ms_feature(MS_FEATURE_IO_URING) && ms_uring_has_operation(IORING_OP_SEND_ZC);
+}
+
+/* A flag of an old operation, which nobody lists: it came with Linux 6.0, as SEND_ZC did. */
+static bool probe_uring_recv_multishot(void)
+{
+	return ms_feature(MS_FEATURE_IO_URING) && ms_uring_has_operation(IORING_OP_SEND_ZC);
+}
+
+static bool probe_uring_read_multishot(void)
+{
+	return ms_feature(MS_FEATURE_IO_URING) && ms_uring_has_operation(MS_URING_READ_MULTISHOT);
 }
 
 static bool probe_proc_maps(void)

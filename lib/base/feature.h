@@ -20,6 +20,13 @@
 	X(WIPE_ON_FORK, wipe_on_fork)                                                              \
 	X(PKEYS, pkeys)                                                                            \
 	X(IO_URING, io_uring)                                                                      \
+	X(URING_FIXED, uring_fixed)                                                                \
+	X(URING_CLONE, uring_clone)                                                                \
+	X(URING_GROUPS, uring_groups)                                                              \
+	X(URING_SYNC_CANCEL, uring_sync_cancel)                                                    \
+	X(URING_SEND_ZC, uring_send_zc)                                                            \
+	X(URING_RECV_MULTISHOT, uring_recv_multishot)                                              \
+	X(URING_READ_MULTISHOT, uring_read_multishot)                                              \
 	X(PROC_MAPS, proc_maps)
 
 enum ms_feature {

@@ -39,6 +39,7 @@
 #endif
 #ifndef SYS_io_uring_setup
 #define SYS_io_uring_setup 425
+#define SYS_io_uring_register 427
 #endif
 #define PAGEMAP_SCAN _IOWR('f', 16, struct ms_pm_scan_arg)
 #define PIDFD_SELF_THREAD (-10000) /* its address space is the process's */
@@ -474,12 +475,16 @@ int ms_os_pkey_probe(void)
 	return key < 0 ? (int)key : (int)call(SYS_pkey_free, key, 0, 0);
 }
 
-int ms_os_uring_probe(void)
+int ms_os_uring_setup(void)
 {
 	char params[256] = {0}; /* struct io_uring_params: 120 bytes */
-	long fd = call(SYS_io_uring_setup, 1, params, 0);
 
-	return fd < 0 ? (int)fd : ms_os_close((int)fd);
+	return (int)call(SYS_io_uring_setup, 1, params, 0);
+}
+
+int ms_os_uring_register(int fd, unsigned what, void *argument, unsigned count)
+{
+	return (int)call4(SYS_io_uring_register, fd, what, argument, count);
 }
 
 int ms_os_process_madvise_self(void *address, size_t size, int advice)
@@ -515,6 +520,13 @@ void ms_os_signal_event(int fd)
 	uint64_t one = 1;
 
 	call(SYS_write, fd, &one, sizeof one);
+}
+
+size_t ms_os_cache_size(void)
+{
+	long size = sysconf(_SC_LEVEL2_CACHE_SIZE); /* no system call */
+
+	return size > 0 ? (size_t)size : 1u << 20;
 }
 
 uint64_t ms_os_proc_number(const char *path, uint64_t otherwise)

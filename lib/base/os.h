@@ -119,7 +119,9 @@ MS_HIDDEN uint64_t ms_os_clock_ns(void);
 MS_HIDDEN uint64_t ms_os_random(void); /* hard to guess, where the kernel helps */
 MS_HIDDEN int ms_os_name(void *address, size_t size, const char *name);
 MS_HIDDEN int ms_os_pkey_probe(void);
-MS_HIDDEN int ms_os_uring_probe(void);
+/* A smallest ring: its descriptor. */
+MS_HIDDEN int ms_os_uring_setup(void);
+MS_HIDDEN int ms_os_uring_register(int fd, unsigned what, void *argument, unsigned count);
 MS_HIDDEN int ms_os_process_madvise_self(void *address, size_t size, int advice);
 /* Many ranges, together below 2 GiB, in one call: how many bytes, from the first range on, are done;
  * or -errno, and nobody knows. */
@@ -132,6 +134,8 @@ MS_HIDDEN int ms_os_futex_wait(_Atomic(uint32_t) *word, uint32_t expected, uint6
 MS_HIDDEN void ms_os_futex_wake(_Atomic(uint32_t) *word);
 /* Add 1 to an eventfd. */
 MS_HIDDEN void ms_os_signal_event(int fd);
+/* Of the second level, of one core. */
+MS_HIDDEN size_t ms_os_cache_size(void);
 /* A number out of a file of /proc, or `otherwise`. */
 MS_HIDDEN uint64_t ms_os_proc_number(const char *path, uint64_t otherwise);
 MS_HIDDEN uint64_t ms_os_address_space_limit(void);
