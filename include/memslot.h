@@ -9,5 +9,6 @@
 #include <memslot/pool.h>
 #include <memslot/ranges.h>
 #include <memslot/heap.h>
+#include <memslot/buffers.h>
 
 #endif

@@ -19,11 +19,13 @@ ROOMS = {
     "pool": (["base", "image", "slot"], ["base", "image", "slot", "pool"]),
     "ranges": (["base", "image", "slot", "pool"], ["base", "slot", "pool", "ranges"]),
     "heap": (["base", "image", "slot", "ranges"], ["base", "slot", "heap"]),
+    "buffers": (["base", "image", "slot", "pool"], ["base", "slot", "pool", "buffers"]),
 }
 # Public headers: which others they may include; besides, only these of the C library.
 PUBLIC = {"base": [], "image": ["base"], "slot": ["base", "image"],
           "pool": ["base", "image", "slot"],
-          "ranges": ["base", "pool", "slot"], "heap": ["base", "slot"]}
+          "ranges": ["base", "pool", "slot"], "heap": ["base", "slot"],
+          "buffers": ["base", "pool"]}
 PUBLIC_SYSTEM = {"stddef.h", "stdint.h"}
 # The only file that makes system calls, and the only one that may know liburing.
 KERNEL = "lib/base/os.c"

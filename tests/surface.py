@@ -258,9 +258,10 @@ def run_program(text, what):
     with tempfile.TemporaryDirectory(prefix="memslot-") as folder:
         program = pathlib.Path(folder) / "example"
         flags = ["-std=gnu11", *WARN, "-O1", "-pthread", *lua_cflags, *tap.sanitizer_flags(build)]
+        uring = ["-luring"] if "#include <liburing.h>" in text else []
         status, output = tap.command([*cc, *flags, "-I", source / "include", "-x", "c", "-",
                                       "-o", program, "-L", library().parent, "-lmemslot",
-                                      *lua_libs], input=text)
+                                      *lua_libs, *uring], input=text)
         problems = tap.wrong(status, output, f"{what}: {' '.join(cc)}")
         for disable in ("", "all") if not problems else ():
             status, output = tap.command([program], cwd=folder, env=run_environment(disable))

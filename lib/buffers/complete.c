@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * complete.c - operations end: what a CQE says, and whose guard it retires.
+ *
+ * Invariant: a guard is retired by the first CQE of its operation that does not promise more: by
+ * the NOTIF of a zero-copy send, by the result of everything else. Its entry gets a new generation
+ * in the same step, so that whatever still bears the token (the NOTIF of a send that its link
+ * cancelled) is housekeeping. What comes for an entry of the past touches nothing.
+ */
+#include "buffers/buffers.h"
+
+#include "base/opts.h"
+#include "base/uring.h"
+
+/* Unused, with the next generation. */
+static void put_op(struct memslot_ring *ring, struct ms_op *op)
+{
+	op->generation = (op->generation + 1) & (MS_OP_GENERATIONS - 1);
+	op->kind = MS_OP_UNUSED;
+	op->next = ring->op_free;
+	ring->op_free = (uint32_t)(op - ring->ops);
+	atomic_store_explicit(&ring->in_flight,
+		atomic_load_explicit(&ring->in_flight, memory_order_relaxed) - 1,
+		memory_order_relaxed);
+}
+
+static inline void retire(struct memslot_ring *ring, struct ms_op *op)
+{
+	_Atomic(uint64_t) *word;
+
+	if (op->buffer != MS_OP_NONE) {
+		word = &ring->buffers->cells[op->buffer].word;
+		(void)ms_hand_drop(ring->buffers, op->buffer,
+			atomic_load_explicit(word, memory_order_acquire), MS_CELL_OP);
+	}
+	if (op->group)
+		ms_choose_retired(op);
+	put_op(ring, op);
+}
+
+void ms_complete_lose(struct memslot_ring *ring, struct ms_op *op)
+{
+	if (op->buffer != MS_OP_NONE)
+		ms_hand_lose(ring->buffers, op->buffer);
+	if (op->group)
+		ms_choose_retired(op);
+	put_op(ring, op);
+}
+
+static void finish(struct memslot_ring *ring, struct ms_op *op, const struct io_uring_cqe *cqe,
+	struct memslot_completion *done)
+{
+	bool over = !(cqe->flags & IORING_CQE_F_MORE);
+
+	done->flags = MEMSLOT_COMPLETION_OURS | (over ? MEMSLOT_COMPLETION_TERMINAL : 0);
+	done->user_data = op->user_data;
+	done->result = cqe->flags & IORING_CQE_F_NOTIF ? 0 : cqe->res;
+	if (op->group) {
+		ms_choose_completed(op, cqe, done);
+	} else {
+		op->start += done->result > 0 ? (uint32_t)done->result : 0;
+		done->bytes = op->start;
+		done->buffer = ms_hand_value(ring->buffers, op->buffer);
+	}
+	if (over)
+		retire(ring, op);
+}
+
+MS_EXPORT int memslot_ring_complete(struct memslot_ring *ring, const struct io_uring_cqe *cqe,
+	struct memslot_completion *ret_completion)
+{
+	struct memslot_completion older, *done = ret_completion;
+	struct ms_op *op;
+	int error;
+
+	if (MS_UNLIKELY(!ring || !cqe || !done || done->size < 2 * sizeof(uint32_t)))
+		return -EINVAL;
+	error = ms_ring_usable(ring);
+	if (MS_UNLIKELY(error))
+		return error;
+	if (cqe->user_data >> 48 != ring->mark)
+		return -ENOENT;
+	if (MS_UNLIKELY(done->size < sizeof older))
+		done = &older;
+	*done = (struct memslot_completion){.size = ret_completion->size};
+	op = ms_prep_find(ring, cqe->user_data);
+	if (op && op->kind == MS_OP_NOP)
+		retire(ring, op);
+	else if (op)
+		finish(ring, op, cqe, done);
+	return done == ret_completion ? 0 : ms_opts_give(ret_completion, done, sizeof *done);
+}
