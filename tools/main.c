@@ -26,6 +26,7 @@ static const struct {
 	{"lua", command_lua},
 	{"duk", command_duk},
 	{"ranges", command_ranges},
+	{"buffers", command_buffers},
 };
 
 static const char text[] =
@@ -41,6 +42,7 @@ static const char text[] =
 	"  lua      Lua booted once: boot, fork and rewind by turns\n"
 	"  duk      the same with JavaScript: Duktape\n"
 	"  ranges   the range allocator beside mimalloc and jemalloc\n"
+	"  buffers  the pool of I/O buffers beside plain ways\n"
 	"\n"
 	"'memslot COMMAND --help' tells more.";
 
@@ -78,7 +80,8 @@ static error_t parse(int key, char *argument, struct argp_state *state)
 	case ARGP_KEY_ARG:
 		return choose(state, argument);
 	case ARGP_KEY_NO_ARGS:
-		refuse(state, "a command is missing: info, image, churn, plan, host, lua, duk or ranges");
+		refuse(state, "a command is missing: info, image, churn, plan, host, lua, duk, "
+			      "ranges or buffers");
 		return EINVAL;
 	default:
 		return ARGP_ERR_UNKNOWN;

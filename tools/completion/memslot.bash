@@ -13,7 +13,7 @@ _memslot() {
 	COMPREPLY=()
 
 	if ((COMP_CWORD == 1)); then
-		mapfile -t COMPREPLY < <(compgen -W 'info image churn plan host lua duk ranges --help --version' -- "$word")
+		mapfile -t COMPREPLY < <(compgen -W 'info image churn plan host lua duk ranges buffers --help --version' -- "$word")
 		return
 	fi
 	case $command:$before in
@@ -39,6 +39,7 @@ _memslot() {
 		host) words='--requests --threads --seed --slots --verify --json --help' ;;
 		lua | duk) words='--requests --threads --json --save --open --once --help' ;;
 		ranges) words='--arena --operations --rounds --seed --json --help' ;;
+		buffers) words='--folder --only --rounds --json --help' ;;
 		plan) words='--reserve --guard-before --guard-after --copy-budget --no-edge --json
 			--help' ;;
 		esac
