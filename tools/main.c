@@ -27,6 +27,7 @@ static const struct {
 	{"duk", command_duk},
 	{"ranges", command_ranges},
 	{"buffers", command_buffers},
+	{"serve", command_serve},
 };
 
 static const char text[] =
@@ -43,6 +44,7 @@ static const char text[] =
 	"  duk      the same with JavaScript: Duktape\n"
 	"  ranges   the range allocator beside mimalloc and jemalloc\n"
 	"  buffers  the pool of I/O buffers beside plain ways\n"
+	"  serve    a server on such buffers: echo, or files by HTTP\n"
 	"\n"
 	"'memslot COMMAND --help' tells more.";
 
@@ -81,7 +83,7 @@ static error_t parse(int key, char *argument, struct argp_state *state)
 		return choose(state, argument);
 	case ARGP_KEY_NO_ARGS:
 		refuse(state, "a command is missing: info, image, churn, plan, host, lua, duk, "
-			      "ranges or buffers");
+			      "ranges, buffers or serve");
 		return EINVAL;
 	default:
 		return ARGP_ERR_UNKNOWN;
