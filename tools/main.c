@@ -28,6 +28,7 @@ static const struct {
 	{"ranges", command_ranges},
 	{"buffers", command_buffers},
 	{"serve", command_serve},
+	{"load", command_load},
 };
 
 static const char text[] =
@@ -45,6 +46,7 @@ static const char text[] =
 	"  ranges   the range allocator beside mimalloc and jemalloc\n"
 	"  buffers  the pool of I/O buffers beside plain ways\n"
 	"  serve    a server on such buffers: echo, or files by HTTP\n"
+	"  load     its client, which checks every byte\n"
 	"\n"
 	"'memslot COMMAND --help' tells more.";
 
@@ -83,7 +85,7 @@ static error_t parse(int key, char *argument, struct argp_state *state)
 		return choose(state, argument);
 	case ARGP_KEY_NO_ARGS:
 		refuse(state, "a command is missing: info, image, churn, plan, host, lua, duk, "
-			      "ranges, buffers or serve");
+			      "ranges, buffers, serve or load");
 		return EINVAL;
 	default:
 		return ARGP_ERR_UNKNOWN;
