@@ -29,6 +29,7 @@ static const struct {
 	{"buffers", command_buffers},
 	{"serve", command_serve},
 	{"load", command_load},
+	{"copy", command_copy},
 };
 
 static const char text[] =
@@ -47,6 +48,7 @@ static const char text[] =
 	"  buffers  the pool of I/O buffers beside plain ways\n"
 	"  serve    a server on such buffers: echo, or files by HTTP\n"
 	"  load     its client, which checks every byte\n"
+	"  copy     copy a file by fixed buffers and O_DIRECT\n"
 	"\n"
 	"'memslot COMMAND --help' tells more.";
 
@@ -85,7 +87,7 @@ static error_t parse(int key, char *argument, struct argp_state *state)
 		return choose(state, argument);
 	case ARGP_KEY_NO_ARGS:
 		refuse(state, "a command is missing: info, image, churn, plan, host, lua, duk, "
-			      "ranges, buffers, serve or load");
+			      "ranges, buffers, serve, load or copy");
 		return EINVAL;
 	default:
 		return ARGP_ERR_UNKNOWN;

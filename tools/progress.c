@@ -4,7 +4,7 @@
  *
  * Invariant: the library call runs undisturbed in a thread of its own; this thread only looks at
  * what the kernel has counted for the process (/proc/self/io) and at the clock. Where that file is
- * missing, the seconds are shown.
+ * missing, the seconds are shown. (io_uring's operations are not in it: who uses that counts itself.)
  */
 #define _GNU_SOURCE
 #include "tool.h"
@@ -18,6 +18,7 @@
 
 struct job {
 	int (*work)(void *context);
+	bool (*moved)(void *context, uint64_t *ret_read, uint64_t *ret_written);
 	void *context;
 	atomic_bool done;
 	int result;
@@ -33,8 +34,9 @@ static void *run(void *argument)
 }
 
 /* Bytes read and written by this process so far; false: unknown. */
-static bool moved(uint64_t *ret_read, uint64_t *ret_written)
+static bool moved(void *context, uint64_t *ret_read, uint64_t *ret_written)
 {
+	(void)context;
 	FILE *file = fopen("/proc/self/io", "re");
 	unsigned long long read = 0, written = 0;
 	bool known;
@@ -65,14 +67,14 @@ static void watch(struct job *job, const char *what, uint64_t expected)
 {
 	const struct timespec tick = {.tv_nsec = 100000000};
 	uint64_t began = clock_ns(), read0 = 0, written0 = 0, read = 0, written = 0;
-	bool known = moved(&read0, &written0), shown = false;
+	bool known = job->moved(job->context, &read0, &written0), shown = false;
 
 	while (!atomic_load(&job->done)) {
 		nanosleep(&tick, NULL);
 		if (atomic_load(&job->done))
 			break;
 		if (known)
-			known = moved(&read, &written);
+			known = job->moved(job->context, &read, &written);
 		show_line(what, expected, read - read0, written - written0,
 			(double)(clock_ns() - began) / 1e9);
 		shown = true;
@@ -84,7 +86,13 @@ static void watch(struct job *job, const char *what, uint64_t expected)
 int run_with_progress(
 	bool show, const char *what, uint64_t expected, int (*work)(void *context), void *context)
 {
-	struct job job = {.work = work, .context = context};
+	return run_with_counts(show, what, expected, work, moved, context);
+}
+
+int run_with_counts(bool show, const char *what, uint64_t expected, int (*work)(void *context),
+	bool (*count)(void *context, uint64_t *ret_read, uint64_t *ret_written), void *context)
+{
+	struct job job = {.work = work, .moved = count, .context = context};
 	pthread_t thread;
 	int error;
 

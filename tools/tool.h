@@ -33,6 +33,7 @@ int command_ranges(int argc, char **argv);
 int command_buffers(int argc, char **argv);
 int command_serve(int argc, char **argv);
 int command_load(int argc, char **argv);
+int command_copy(int argc, char **argv);
 
 /* "memslot: " and a message on stderr; error is 0 or a negative errno value to explain. */
 void complain(int error, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -79,5 +80,8 @@ unsigned terminal_width(void);
  */
 int run_with_progress(
 	bool show, const char *what, uint64_t expected, int (*work)(void *context), void *context);
+/* The same, but count(context) says how far it is; false: nobody knows. */
+int run_with_counts(bool show, const char *what, uint64_t expected, int (*work)(void *context),
+	bool (*count)(void *context, uint64_t *ret_read, uint64_t *ret_written), void *context);
 
 #endif
