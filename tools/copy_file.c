@@ -125,6 +125,8 @@ int files_reserve(struct copy *copy)
 	int fd = copy->to.cached, from = copy->from.cached;
 	off_t at = 0, end;
 
+	if (copy->to.direct < 0)
+		return 0; /* the page cache sees to it */
 	if (ftruncate(fd, (off_t)copy->size))
 		return fail(copy->to.path, -errno);
 	while ((at = lseek(from, at, SEEK_DATA)) >= 0) {

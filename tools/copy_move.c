@@ -35,12 +35,14 @@ static int take_plain(struct copy *copy, struct memslot_buffer *ret_buffer)
 static int take_buffers(struct mover *mover)
 {
 	struct copy *copy = mover->copy;
+	uint64_t all = copy->size / copy->buffer_size + 1;
+	unsigned wanted = (unsigned)(all < copy->depth ? all : copy->depth);
 	struct memslot_buffers_opts opts = {.size = sizeof(opts),
 		.buffer_size = copy->buffer_size,
-		.budget = copy->depth * copy->buffer_size};
+		.budget = wanted * copy->buffer_size};
 	int error = copy->plain ? 0 : memslot_buffers_create(&opts, &mover->buffers);
 
-	while (!error && mover->parts < copy->depth) {
+	while (!error && mover->parts < wanted) {
 		struct memslot_buffer *buffer = &mover->part[mover->parts].buffer;
 		error = copy->plain ? take_plain(copy, buffer)
 				    : memslot_buffers_acquire(mover->buffers, 1, 0, buffer);

@@ -20,7 +20,7 @@
 #include <memslot/buffers.h>
 
 #define REPLY_CHUNKS 2	      /* of a file on their way: one is read, one is sent */
-#define ECHO_CHUNKS 16	      /* then nothing more is received until half of them are gone */
+#define ECHO_CHUNKS 16	      /* or less: then nothing is received until half of them are gone */
 #define INPUT_MOST (64 * KIB) /* of requests not looked at, likewise */
 #define HEAD_MOST (8 * KIB)   /* of a request's */
 #define LINGER_NS 2000000000u /* how long a peer may take to hang up */
@@ -124,7 +124,8 @@ struct server {
 	struct memslot_buffers *buffers; /* NULL: plain */
 	void **spare;			 /* plain: a stack */
 	size_t spare_count, spare_room, out;
-	bool grouped; /* the kernel chooses buffers to receive into */
+	unsigned most_chunks; /* of an echo on their way: a quarter of all buffers */
+	bool grouped;	      /* the kernel chooses buffers to receive into */
 	struct memslot_buffer_waiter waiter;
 	bool waiting; /* the waiter is queued */
 	struct conn *line, *line_tail;

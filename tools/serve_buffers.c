@@ -21,6 +21,9 @@ int buffers_open(struct server *server)
 	struct memslot_buffers_opts opts = {
 		.size = sizeof(opts), .buffer_size = server->buffer_size, .budget = server->budget};
 
+	server->most_chunks = ECHO_CHUNKS;
+	if (server->budget / server->buffer_size < 4 * ECHO_CHUNKS)
+		server->most_chunks = (unsigned)(server->budget / server->buffer_size / 4);
 	if (server->plain)
 		return 0;
 	server->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -202,10 +202,11 @@ static void send_first(struct conn *conn)
 
 static bool has_room(const struct conn *conn)
 {
-	unsigned most = conn->receiving ? ECHO_CHUNKS : ECHO_CHUNKS / 2 + 1;
+	unsigned most = conn->server->most_chunks;
 
 	if (conn->lingering)
 		return true;
+	most = conn->receiving ? most : most / 2 + 1;
 	return conn->server->echo ? conn->chunks < most : conn->input_size < INPUT_MOST;
 }
 

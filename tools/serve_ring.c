@@ -261,6 +261,7 @@ static int ring_open(struct server *server)
 		return error;
 	}
 	server->engine = engine;
+	engine->once = server->most_conns < ENTRIES; /* many would be too many */
 	if (!server->plain) {
 		error = memslot_ring_attach(server->buffers, &engine->uring, NULL, &engine->ring);
 		if (!error)

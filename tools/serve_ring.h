@@ -31,7 +31,7 @@ struct engine {
 	struct op *spare;
 	struct op *accept, *event, *signal;
 	unsigned ops;  /* of no connection */
-	bool once;     /* the kernel has no multishot accept */
+	bool once;     /* no multishot accept */
 	bool provides; /* it has provided buffers */
 };
 
