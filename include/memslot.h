@@ -10,5 +10,6 @@
 #include <memslot/ranges.h>
 #include <memslot/heap.h>
 #include <memslot/buffers.h>
+#include <memslot/preload.h>
 
 #endif

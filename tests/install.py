@@ -60,7 +60,13 @@ def libraries():
     folder = option("libdir")
     return {f"{folder}/libmemslot.so", f"{folder}/libmemslot.so.0",
             f"{folder}/libmemslot.so.0.{minor}.{patch}",
-            f"{folder}/pkgconfig/libmemslot.pc"}
+            f"{folder}/pkgconfig/libmemslot.pc"} | preload()
+
+
+def preload():
+    if option("b_sanitize") != "none":
+        return set()
+    return {f"{option('libdir')}/libmemslot-preload.so"}
 
 
 def man_pages():

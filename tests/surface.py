@@ -199,12 +199,13 @@ def structs_shown():
     """A struct that a page shows is the header's, and every public struct is shown."""
     wanted = defined_structs("\n".join(header.read_text() for header in headers()))
     shown, problems = set(), []
-    for file, page in pages().items():
-        for block in roff.blocks(page["DESCRIPTION"]):
+    for path in sorted((source / "man").glob("*.[37]")):
+        page = roff.sections(path.read_text())
+        for block in (b for lines in page.values() for b in roff.blocks(lines)):
             for name, body in defined_structs(block).items():
                 shown.add(name)
                 if body != wanted.get(name):
-                    problems.append(f"{file}: struct {name} differs from the header")
+                    problems.append(f"{path.name}: struct {name} differs from the header")
     return problems + [f"struct {name}: on no page" for name in sorted(set(wanted) - shown)]
 
 
@@ -214,7 +215,7 @@ def constants_named():
     wanted = set(re.findall(r"#define (MEMSLOT_\w+)[( ]\S", text))
     for body in re.findall(r"enum \{([^{}]*)\}", text):
         wanted.update(re.findall(r"MEMSLOT_\w+", body))
-    known = "\n".join(path.read_text() for path in (source / "man").glob("*.3"))
+    known = "\n".join(path.read_text() for path in (source / "man").glob("*.[37]"))
     return [f"{name}: on no page" for name in sorted(wanted)
             if not re.search(rf"\b{name}\b", known)]
 

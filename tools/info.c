@@ -34,6 +34,7 @@ static const struct {
 	{"populate", "5.14", "prefault without writing"},
 	{"anon_name", "5.17", "names in /proc/PID/maps"},
 	{"wipe_on_fork", "4.14", "notice a fork without a system call"},
+	{"procmap_query", "6.11", "the preload asks what a slot's range looks like"},
 	{"pkeys", "4.9", "protection keys (not used yet)"},
 	{"io_uring", "5.1", "asynchronous I/O into buffers"},
 	{"uring_fixed", "5.19", "buffers stay registered, operations cost less"},

@@ -30,6 +30,9 @@ static const struct {
 	{"serve", command_serve},
 	{"load", command_load},
 	{"copy", command_copy},
+	{"run", command_run},
+	{"doctor", command_doctor},
+	{"trace", command_trace},
 };
 
 static const char text[] =
@@ -49,6 +52,9 @@ static const char text[] =
 	"  serve    a server on such buffers: echo, or files by HTTP\n"
 	"  load     its client, which checks every byte\n"
 	"  copy     copy a file by fixed buffers and O_DIRECT\n"
+	"  run      a program whose address-space reservations come from slots\n"
+	"  doctor   whether that would work for a program, and why not\n"
+	"  trace    what it would save\n"
 	"\n"
 	"'memslot COMMAND --help' tells more.";
 
@@ -87,7 +93,7 @@ static error_t parse(int key, char *argument, struct argp_state *state)
 		return choose(state, argument);
 	case ARGP_KEY_NO_ARGS:
 		refuse(state, "a command is missing: info, image, churn, plan, host, lua, duk, "
-			      "ranges, buffers, serve, load or copy");
+			      "ranges, buffers, serve, load, copy, run, doctor or trace");
 		return EINVAL;
 	default:
 		return ARGP_ERR_UNKNOWN;

@@ -34,6 +34,9 @@ int command_buffers(int argc, char **argv);
 int command_serve(int argc, char **argv);
 int command_load(int argc, char **argv);
 int command_copy(int argc, char **argv);
+int command_run(int argc, char **argv);
+int command_doctor(int argc, char **argv);
+int command_trace(int argc, char **argv);
 
 /* "memslot: " and a message on stderr; error is 0 or a negative errno value to explain. */
 void complain(int error, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -262,6 +262,30 @@ static bool probe_wipe_on_fork(void)
 	return with_pages(wipes);
 }
 
+/* The mapping of the scratch pages is told, with its protection, and no other beside them. */
+static bool tells_mappings(unsigned char *pages)
+{
+	uint64_t start = (uint64_t)(uintptr_t)pages, rights = MS_MAP_READABLE | MS_MAP_WRITABLE;
+	struct ms_map_query query;
+	bool yes = false;
+	int fd = ms_os_open("/proc/self/maps", 0, 0);
+
+	if (fd < 0)
+		return false;
+	if (ms_os_query_map(fd, start, &query) == 0 && query.vma_start <= start &&
+		query.vma_end > start && query.vma_flags == rights && query.inode == 0)
+		yes = ms_os_protect(pages, ms_page_size(), PROT_NONE) == 0 &&
+		      ms_os_query_map(fd, start, &query) == 0 && query.vma_flags == 0 &&
+		      query.vma_end == start + ms_page_size();
+	ms_os_close(fd);
+	return yes;
+}
+
+static bool probe_procmap_query(void)
+{
+	return with_pages(tells_mappings);
+}
+
 static bool probe_pkeys(void)
 {
 	return ms_os_pkey_probe() == 0;

@@ -18,6 +18,7 @@
 	X(POPULATE, populate)                                                                      \
 	X(ANON_NAME, anon_name)                                                                    \
 	X(WIPE_ON_FORK, wipe_on_fork)                                                              \
+	X(PROCMAP_QUERY, procmap_query)                                                            \
 	X(PKEYS, pkeys)                                                                            \
 	X(IO_URING, io_uring)                                                                      \
 	X(URING_FIXED, uring_fixed)                                                                \

@@ -42,6 +42,8 @@
 #define SYS_io_uring_register 427
 #endif
 #define PAGEMAP_SCAN _IOWR('f', 16, struct ms_pm_scan_arg)
+#define PROCMAP_QUERY _IOWR('f', 17, struct ms_map_query)
+#define FD_CEILING 1024 /* more would make the table of descriptors large, and each fork slow */
 #define PIDFD_SELF_THREAD (-10000) /* its address space is the process's */
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U
@@ -547,4 +549,44 @@ uint64_t ms_os_proc_number(const char *path, uint64_t otherwise)
 void ms_os_yield(void)
 {
 	call(SYS_sched_yield, 0, 0, 0);
+}
+
+int ms_os_query_map(int fd, uint64_t address, struct ms_map_query *ret_query)
+{
+	*ret_query = (struct ms_map_query){.size = sizeof *ret_query, .query_addr = address};
+	return (int)call(SYS_ioctl, fd, PROCMAP_QUERY, ret_query);
+}
+
+int ms_os_raise_fd(int fd)
+{
+	uint64_t limit = ms_min(limit_of(RLIMIT_NOFILE), FD_CEILING);
+	long high = -EMFILE;
+
+	for (uint64_t step = 1; high < 0 && step <= 64 && step < limit; step *= 8)
+		high = call(SYS_fcntl, fd, F_DUPFD_CLOEXEC, limit - step);
+	if (high < 0)
+		return fd;
+	ms_os_close(fd);
+	return (int)high;
+}
+
+long ms_os_forward(long number, long a, long b, long c, long d, long e, long f)
+{
+	long result = syscall(number, a, b, c, d, e, f);
+
+	return result == -1 ? -errno : result;
+}
+
+#define BIT(signal) (1ull << ((signal)-1))
+void ms_os_block_signals(uint64_t *ret_mask)
+{
+	uint64_t mask = ~(BIT(SIGSEGV) | BIT(SIGBUS) | BIT(SIGILL) | BIT(SIGFPE) | BIT(SIGTRAP) |
+			  BIT(SIGSYS));
+
+	call4(SYS_rt_sigprocmask, SIG_BLOCK, &mask, ret_mask, sizeof mask);
+}
+
+void ms_os_restore_signals(uint64_t mask)
+{
+	call4(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof mask);
 }

@@ -37,6 +37,19 @@ struct ms_pm_scan_arg {
 		category_mask, category_anyof_mask, return_mask;
 };
 
+/* struct procmap_query of <linux/fs.h> since Linux 6.11. */
+struct ms_map_query {
+	uint64_t size, query_flags, query_addr, vma_start, vma_end, vma_flags, vma_page_size,
+		vma_offset, inode;
+	uint32_t dev_major, dev_minor, vma_name_size, build_id_size;
+	uint64_t vma_name_addr, build_id_addr;
+};
+
+#define MS_MAP_READABLE (1u << 0)
+#define MS_MAP_WRITABLE (1u << 1)
+#define MS_MAP_EXECUTABLE (1u << 2)
+#define MS_MAP_SHARED (1u << 3)
+
 /* What has to be true again after something was mapped over a slot (INVARIANTS 13). */
 struct ms_os_attrs {
 	bool nohugepage, hugepage, dontfork, dontdump;
@@ -139,6 +152,19 @@ MS_HIDDEN size_t ms_os_cache_size(void);
 /* A number out of a file of /proc, or `otherwise`. */
 MS_HIDDEN uint64_t ms_os_proc_number(const char *path, uint64_t otherwise);
 MS_HIDDEN uint64_t ms_os_address_space_limit(void);
+/* The mapping that holds `address`, of the process whose /proc/PID/maps is open as fd. */
+MS_HIDDEN int ms_os_query_map(int fd, uint64_t address, struct ms_map_query *ret_query);
+/* A descriptor moves out of the program's way, as high as the limit allows (a large table of
+ * descriptors would make every fork slow): the new one, or the old where that fails. */
+MS_HIDDEN int ms_os_raise_fd(int fd);
+
+/* --- on behalf of somebody else: the preload's callers --- */
+/* The program's own call, as it is: its result or -errno. Neither counted nor injected. */
+MS_HIDDEN long ms_os_forward(long number, long a, long b, long c, long d, long e, long f);
+/* Block all signals that can wait: not those that a fault raises, for with them blocked it would
+ * kill the program past its own handler. */
+MS_HIDDEN void ms_os_block_signals(uint64_t *ret_mask);
+MS_HIDDEN void ms_os_restore_signals(uint64_t mask);
 
 #ifdef MS_INJECT
 /*

@@ -26,6 +26,8 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
+bool ms_pagemap_high;
+
 static _Atomic(uint64_t) lock;	 /* 0, or the epoch of the process whose thread holds it */
 static _Atomic(uint64_t) opened; /* epoch << 32 | descriptor + 1; 0: never opened */
 static _Atomic(uint64_t) secret; /* drawn once; children inherit it, so the epoch is added */
@@ -76,6 +78,8 @@ static int open_marked(uint64_t epoch)
 
 	if (fd < 0)
 		return fd;
+	if (ms_pagemap_high)
+		fd = ms_os_raise_fd(fd);
 	at = ms_os_seek(fd, mark_of(epoch), SEEK_SET);
 	if (at != mark_of(epoch)) {
 		ms_os_close(fd);

@@ -13,6 +13,9 @@ struct ms_pagemap_walk {
 	struct ms_page_region regions[128]; /* categories: MS_PAGE_IS_PRESENT, MS_PAGE_IS_SWAPPED */
 };
 
+/* The descriptor goes as high as it can: in a program that knows nothing of us. */
+extern MS_HIDDEN bool ms_pagemap_high;
+
 /* 0, or -errno where there is no scan (missing, switched off, /proc gone). */
 MS_HIDDEN int ms_pagemap_begin(struct ms_pagemap_walk *walk, const void *address, size_t size);
 /* The next regions: how many are in walk->regions, 0 at the end of the range, or -errno. -ESTALE: a

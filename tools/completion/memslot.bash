@@ -13,7 +13,7 @@ _memslot() {
 	COMPREPLY=()
 
 	if ((COMP_CWORD == 1)); then
-		mapfile -t COMPREPLY < <(compgen -W 'info image churn plan host lua duk ranges buffers --help --version' -- "$word")
+		mapfile -t COMPREPLY < <(compgen -W 'info image churn plan host lua duk ranges buffers serve load copy run doctor trace --help --version' -- "$word")
 		return
 	fi
 	case $command:$before in
@@ -40,6 +40,9 @@ _memslot() {
 		lua | duk) words='--requests --threads --json --save --open --once --help' ;;
 		ranges) words='--arena --operations --rounds --seed --json --help' ;;
 		buffers) words='--folder --only --rounds --json --help' ;;
+		run) words='--trust-engine --slots --keep --budget --min --thp --children --no-aslr --stats --help' ;;
+		trace) words='--min --stats --help' ;;
+		doctor) words='--help' ;;
 		plan) words='--reserve --guard-before --guard-after --copy-budget --no-edge --json
 			--help' ;;
 		esac

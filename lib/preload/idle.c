@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * idle.c - which slot is handed out next, and which is one too many.
+ *
+ * Invariant: every IDLE range is on exactly one list, of its shape: warm (pages are resident) or
+ * cold; newest first. Everything here runs under the lock and makes no call. The sum of resident
+ * bytes of all warm ones is `held`.
+ *
+ * How many are kept: as many as the program was seen to keep alive at once (and a few more), or
+ * what
+ * --slots says. When there are too many the oldest goes; when they hold too many bytes the oldest
+ * warm one loses its pages.
+ */
+#define _GNU_SOURCE
+#include "preload.h"
+
+#define FEW 8
+#define HUGE_TRIALS 32 /* each so many tenants of a shape with huge pages go without */
+
+struct list {
+	uint32_t newest, oldest;
+};
+
+struct shape {
+	uint64_t key; /* see memslot_preload_shape; 0: unused */
+	struct memslot_preload_shape *row, spare;
+	struct list lists[2]; /* cold, warm */
+	uint32_t live, idle, huge_tenants;
+	bool huge;
+};
+
+static struct shape shapes[MEMSLOT_PRELOAD_SHAPES];
+static uint64_t live, peak, idle, held, clock;
+
+static bool reusable(const struct shape *shape)
+{
+	return shape->key == 0 || (shape->live == 0 && shape->idle == 0);
+}
+
+uint32_t ms_idle_shape(uint64_t size, bool noreserve)
+{
+	uint64_t key = size | noreserve;
+	struct shape *found = NULL;
+
+	for (struct shape *shape = shapes; shape < shapes + MEMSLOT_PRELOAD_SHAPES; shape++) {
+		if (shape->key == key)
+			return (uint32_t)(shape - shapes);
+		if (reusable(shape) && (!found || (found->key && !shape->key)))
+			found = shape;
+	}
+	if (!found)
+		return MS_NONE;
+	*found = (struct shape){.key = key, .lists = {{MS_NONE, MS_NONE}, {MS_NONE, MS_NONE}}};
+	found->row = ms_tally_shape(key);
+	return (uint32_t)(found - shapes);
+}
+
+bool ms_idle_noreserve(uint32_t shape)
+{
+	return shapes[shape].key & 1;
+}
+
+struct memslot_preload_shape *ms_idle_row(uint32_t shape)
+{
+	return shapes[shape].row ? shapes[shape].row : &shapes[shape].spare;
+}
+
+static struct list *list_of(const struct ms_range *range)
+{
+	return &shapes[range->shape].lists[range->resident > 0];
+}
+
+void ms_idle_unlink(struct ms_range *range)
+{
+	struct list *list = list_of(range);
+
+	if (range->next == MS_NONE)
+		list->oldest = range->prev;
+	else
+		ms_registry_at(range->next)->prev = range->prev;
+	if (range->prev == MS_NONE)
+		list->newest = range->next;
+	else
+		ms_registry_at(range->prev)->next = range->next;
+	shapes[range->shape].idle--;
+	idle--;
+	held -= range->resident;
+	ms_tally_add(&ms_tally->idle, (uint64_t)-1);
+	ms_tally_add(&ms_tally->held_bytes, -range->resident);
+}
+
+void ms_idle_put(struct ms_range *range)
+{
+	struct list *list = list_of(range);
+	uint32_t number = ms_registry_number(range);
+
+	range->stamp = ++clock;
+	range->prev = MS_NONE;
+	range->next = list->newest;
+	if (list->newest == MS_NONE)
+		list->oldest = number;
+	else
+		ms_registry_at(list->newest)->prev = number;
+	list->newest = number;
+	shapes[range->shape].idle++;
+	idle++;
+	held += range->resident;
+	ms_tally_add(&ms_tally->idle, 1);
+	ms_tally_add(&ms_tally->held_bytes, range->resident);
+	ms_tally_max(&ms_tally->peak_bytes, ms_tally->held_bytes);
+	atomic_store_explicit(&range->state, MS_RANGE_IDLE, memory_order_release);
+}
+
+static struct ms_range *busy(uint32_t number)
+{
+	struct ms_range *range = ms_registry_at(number);
+
+	atomic_store(&range->state, MS_RANGE_BUSY);
+	ms_idle_unlink(range);
+	return range;
+}
+
+struct ms_range *ms_idle_take(uint32_t number)
+{
+	const struct shape *shape = &shapes[number];
+
+	for (int warm = 1; warm >= 0; warm--) {
+		if (shape->lists[warm].newest != MS_NONE)
+			return busy(shape->lists[warm].newest);
+	}
+	return NULL;
+}
+
+/* The one that has been idle longest; warm: of those with pages. */
+static uint32_t oldest(bool warm_only)
+{
+	uint32_t found = MS_NONE;
+
+	for (const struct shape *shape = shapes; shape < shapes + MEMSLOT_PRELOAD_SHAPES; shape++) {
+		for (int warm = warm_only; shape->key && warm < 2; warm++) {
+			uint32_t number = shape->lists[warm].oldest;
+			if (number != MS_NONE &&
+				(found == MS_NONE || ms_registry_at(number)->stamp <
+							     ms_registry_at(found)->stamp))
+				found = number;
+		}
+	}
+	return found;
+}
+
+static bool too_many(void)
+{
+	if (ms_config.slots != UINT64_MAX)
+		return idle > ms_config.slots;
+	return idle + live > peak + peak / 4 + FEW;
+}
+
+struct ms_range *ms_idle_surplus(bool all, bool *ret_drop)
+{
+	uint32_t number;
+
+	*ret_drop = !all && !too_many();
+	if (*ret_drop && held <= ms_config.budget)
+		return NULL;
+	number = oldest(*ret_drop);
+	return number == MS_NONE ? NULL : busy(number);
+}
+
+void ms_idle_born(struct ms_range *range)
+{
+	struct memslot_preload_shape *row = ms_idle_row(range->shape);
+
+	shapes[range->shape].live++;
+	live++;
+	peak = ms_max(peak, live);
+	ms_tally_add(&row->live, 1);
+	ms_tally_max(&row->peak, row->live);
+}
+
+void ms_idle_died(struct ms_range *range)
+{
+	shapes[range->shape].live--;
+	live--;
+	ms_tally_add(&ms_idle_row(range->shape)->live, (uint64_t)-1);
+}
+
+void ms_idle_clear(void)
+{
+	for (uint32_t i = 0; i < MEMSLOT_PRELOAD_SHAPES; i++) {
+		struct shape *shape = &shapes[i];
+		struct memslot_preload_shape *row = shape->row;
+		*shape = (struct shape){.key = shape->key,
+			.row = row,
+			.lists = {{MS_NONE, MS_NONE}, {MS_NONE, MS_NONE}}};
+	}
+	live = peak = idle = held = 0;
+}
+
+bool ms_idle_wants_huge(uint32_t number)
+{
+	struct shape *shape = &shapes[number];
+
+	if (ms_config.thp != MS_THP_AUTO)
+		return ms_config.thp == MS_THP_KEEP;
+	/* From time to time one goes without, or nobody would know what it writes. */
+	return shape->huge && ++shape->huge_tenants % HUGE_TRIALS;
+}
+
+void ms_idle_learn_huge(uint32_t number, uint64_t pages, uint64_t opened_pages)
+{
+	shapes[number].huge = pages * 4 > opened_pages;
+}
