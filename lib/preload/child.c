@@ -25,7 +25,8 @@
 
 #define RESETTING UINT64_MAX
 
-static _Atomic(uint64_t) owner; /* the epoch that the ranges belong to; 0: there are none */
+static _Atomic(uint64_t) owner; /* the epoch that the ranges belong to; 0: nobody was inside yet */
+static _Atomic(bool) ready;	/* tables are there */
 static bool knows_huge;
 static __thread struct ms_section fork_section __attribute__((tls_model("initial-exec")));
 static __thread bool fork_inside __attribute__((tls_model("initial-exec")));
@@ -79,18 +80,17 @@ bool ms_child_ready(void)
 {
 	uint64_t why = 0;
 
-	if (MS_LIKELY(atomic_load(&owner)))
+	if (MS_LIKELY(atomic_load(&ready)))
 		return true;
 	ms_section_lock();
-	if (atomic_load(&owner) == 0 && atomic_load(&ms_section_on)) {
+	if (!atomic_load(&ready) && atomic_load(&ms_section_on)) {
 		why = begin();
 		if (why)
 			ms_section_off(why);
-		else
-			atomic_store(&owner, ms_fork_epoch());
+		atomic_store(&ready, why == 0);
 	}
 	ms_section_unlock();
-	return atomic_load(&owner) != 0;
+	return atomic_load(&ready);
 }
 
 /* --- forks --- */
@@ -131,7 +131,12 @@ void ms_child_check(void)
 {
 	uint64_t epoch = ms_fork_epoch(), seen = atomic_load(&owner);
 
-	while (MS_UNLIKELY(seen != epoch && seen)) {
+	while (MS_UNLIKELY(seen != epoch)) {
+		if (seen == 0) {
+			if (atomic_compare_exchange_strong(&owner, &seen, epoch))
+				return;
+			continue;
+		}
 		if (seen == RESETTING) {
 			ms_os_yield();
 			seen = atomic_load(&owner);
@@ -169,7 +174,7 @@ static void take_back_advice(void)
 
 static void before_fork(void)
 {
-	fork_inside = atomic_load(&owner) && ms_section_enter(&fork_section);
+	fork_inside = ms_section_enter(&fork_section);
 	if (!fork_inside)
 		return;
 	ms_section_lock();

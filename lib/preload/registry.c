@@ -98,6 +98,9 @@ struct ms_range *ms_registry_find(uint64_t start, uint64_t end)
 
 	do {
 		before = atomic_load_explicit(&version, memory_order_acquire);
+		/* Cloned in the middle of a change: whoever asks shall get inside and find out. */
+		if (MS_UNLIKELY(before & 1) && ms_section_lost())
+			return table->ranges;
 		found = before & 1 ? NULL : overlap(start, end);
 		atomic_thread_fence(memory_order_acquire);
 	} while ((before & 1) || atomic_load_explicit(&version, memory_order_relaxed) != before);
