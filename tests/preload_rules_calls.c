@@ -66,6 +66,7 @@ static void say_next(void)
 	say("closed %s", read_at(memory));
 	open_part(memory, 2 * MIB);
 	say_flags("next", memory);
+	say_flags("inside", memory + 96 * KIB);
 	say_zero("next", memory, 2 * MIB);
 	memset(memory, 0x77, 2 * MIB);
 	munmap(memory, SIZE);

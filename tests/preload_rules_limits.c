@@ -9,20 +9,20 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 
-#define MANY 24
+#define MOST 3000
 #define NONE_FLAGS (MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
 
 /* So many alive at once, and all of them freed. */
-static void many(size_t size)
+static void many(int count, size_t size)
 {
-	char *memory[MANY];
+	static char *memory[MOST];
 
-	for (int i = 0; i < MANY; i++) {
+	for (int i = 0; i < count; i++) {
 		memory[i] = reserve(size);
 		open_part(memory[i], 64 * KIB);
 		memset(memory[i], 1, 64 * KIB);
 	}
-	for (int i = 0; i < MANY; i++)
+	for (int i = 0; i < count; i++)
 		munmap(memory[i], size);
 }
 
@@ -51,7 +51,7 @@ static void address_space_may_be_limited(void)
 	struct rlimit limit;
 	size_t before = address_space();
 
-	many(256 * MIB);
+	many(24, 256 * MIB);
 	getrlimit(RLIMIT_AS, &limit);
 	limit.rlim_cur = before + 1024 * MIB;
 	say_result("limit", setrlimit(RLIMIT_AS, &limit));
@@ -78,13 +78,13 @@ static void address_space_may_run_out(void)
 	char *memory;
 
 	for (int i = 0; i < 3; i++) {
-		many(4 * tera);
-		memory = mmap(NULL, 100 * tera, PROT_NONE, NONE_FLAGS, -1, 0);
+		many(12, 4 * tera);
+		memory = mmap(NULL, 60 * tera, PROT_NONE, NONE_FLAGS, -1, 0);
 		say_result("most of it", memory == MAP_FAILED ? -1 : 0);
-		munmap(memory, 100 * tera);
-		memory = mmap(NULL, 100 * tera, PROT_READ, NONE_FLAGS, -1, 0);
+		munmap(memory, 60 * tera);
+		memory = mmap(NULL, 60 * tera, PROT_READ, NONE_FLAGS, -1, 0);
 		say_result("not as a reservation", memory == MAP_FAILED ? -1 : 0);
-		munmap(memory, 100 * tera);
+		munmap(memory, 60 * tera);
 		memory = mmap(NULL, 300 * tera, PROT_NONE, NONE_FLAGS, -1, 0);
 		say_result("more than there is", memory == MAP_FAILED ? -1 : 0);
 		tenant(MIB);
@@ -97,19 +97,19 @@ static void mappings_may_run_out(void)
 	static char *memory[70000];
 	int made = 0;
 
-	many(SIZE);
+	many(MOST, 16 * MIB);
 	/* Each of them splits its reservation in two mappings. */
 	for (; made < 70000; made++) {
 		memory[made] = mmap(NULL, 64 * KIB, PROT_NONE, NONE_FLAGS, -1, 0);
 		if (memory[made] == MAP_FAILED || mprotect(memory[made], 2 * PAGE, PROT_READ))
 			break;
 	}
-	say("many %d", made > 32000);
+	say("all there are: %d", made > 32000);
 	for (int i = 0; i < made; i++)
 		munmap(memory[i], 64 * KIB);
 	if (memory[made] != MAP_FAILED)
 		munmap(memory[made], 64 * KIB);
-	many(SIZE);
+	many(24, SIZE);
 	memory[0] = reserve(SIZE);
 	open_part(memory[0], MIB);
 	say_zero("after", memory[0], MIB);

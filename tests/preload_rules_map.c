@@ -289,6 +289,35 @@ static void odd_unmaps_are_answered(void)
 	say_next();
 }
 
+/* OpenJDK: it looks like a reservation and is never unmapped. */
+static void a_heap_is_never_taken(void)
+{
+	char *heap = reserve(1024 * MIB), *at;
+	int fd = file_of('f');
+
+	tenant(MIB);
+	for (size_t i = 0; i < 8; i++) {
+		at = mmap(heap + i * 4 * MIB, MIB, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
+			0);
+		memset(at, 'h', MIB);
+	}
+	at = mmap(heap + 512 * MIB, MIB, RW | PROT_EXEC, NONE_FLAGS | MAP_FIXED, -1, 0);
+	say_result("code", at == MAP_FAILED ? -1 : 0);
+	at = mmap(heap + 600 * MIB, PAGE, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd, 0);
+	say("file %c", *at);
+	at = mmap(heap + 4 * MIB, MIB, PROT_NONE, NONE_FLAGS | MAP_FIXED, -1, 0);
+	say("uncommitted %s", read_at(at));
+	for (int i = 0; i < 20; i++)
+		say_next();
+	for (size_t i = 0; i < 8; i++)
+		say("%zu %s", i,
+			i == 1				     ? "gone"
+			: heap[i * 4 * MIB + MIB - 1] == 'h' ? "kept"
+							     : "lost");
+	say("file %c, code %s", heap[600 * MIB], write_at(heap + 512 * MIB));
+	close(fd);
+}
+
 const struct rule rules_map[] = {
 	{"parts_may_be_unmapped", parts_may_be_unmapped},
 	{"an_unmap_may_span_two", an_unmap_may_span_two},
@@ -298,6 +327,7 @@ const struct rule rules_map[] = {
 	{"fixed_without_replacing", fixed_without_replacing},
 	{"files_may_be_mapped_inside", files_may_be_mapped_inside},
 	{"mremap_moves_and_resizes", mremap_moves_and_resizes},
+	{"a_heap_is_never_taken", a_heap_is_never_taken},
 	{"odd_unmaps_are_answered", odd_unmaps_are_answered},
 	{0},
 };

@@ -8,10 +8,12 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <spawn.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -112,6 +114,39 @@ static void ranges_kept_from_children_are_not_inherited(void)
 	}
 }
 
+static char *inherited;
+
+/* What the child maps where its parent has something else is not taken away again. */
+static void child_maps_there(char *memory)
+{
+	char *at = (char *)syscall(SYS_mmap, memory, SIZE, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+
+	*at = 'c';
+	tenant(MIB);
+	tenant(MIB);
+	say("there %d, %s", at == memory, read_at(at));
+	say("inherited %s", read_at(inherited));
+}
+
+static void children_may_map_what_was_kept_from_them(void)
+{
+	char *memory = NULL;
+
+	for (int i = 0; i < 3; i++) {
+		memory = reserve(SIZE);
+		madvise(memory, SIZE, MADV_DONTFORK);
+		open_part(memory, MIB);
+		memory[0] = 1;
+		munmap(memory, SIZE);
+	}
+	inherited = filled(MIB, 3);
+	in_raw_child(child_maps_there, memory);
+	in_child(child_maps_there, memory);
+	munmap(inherited, SIZE);
+	tenant(MIB);
+}
+
 static void others_may_be_started(void)
 {
 	char *words[] = {(char *)"true", NULL};
@@ -129,6 +164,7 @@ static void others_may_be_started(void)
 
 /* --- threads --- */
 
+static char *volatile current; /* of the last life of any thread */
 static atomic_uint wrong;
 static atomic_bool over;
 
@@ -143,6 +179,7 @@ static void quiet_life(size_t opened)
 	char *memory =
 		mmap(NULL, SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
+	current = memory;
 	if (memory == MAP_FAILED || open_part(memory, opened) || !is_zero(memory, opened)) {
 		wrong++;
 		return;
@@ -261,11 +298,33 @@ static void handlers_may_map(void)
 	say("wrong: %u", wrong);
 }
 
+static sem_t jumped, tidied;
+
+/* Another thread unmaps what the jump left behind: nobody may be in the middle of a call on it. */
+static void *tidy_up(void *argument)
+{
+	sigset_t signals;
+
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGALRM);
+	pthread_sigmask(SIG_BLOCK, &signals, NULL);
+	for (;;) {
+		sem_wait(&jumped);
+		munmap(current, SIZE);
+		sem_post(&tidied);
+	}
+	return argument;
+}
+
 static void handlers_may_jump(void)
 {
+	pthread_t thread;
 	struct sigaction action = {.sa_handler = on_alarm, .sa_flags = SA_RESTART};
 	volatile unsigned left = rounds(200);
 
+	sem_init(&jumped, 0, 0);
+	sem_init(&tidied, 0, 0);
+	pthread_create(&thread, NULL, tidy_up, NULL);
 	sigaction(SIGALRM, &action, NULL);
 	every(500);
 	while (left || handled < 5) {
@@ -275,6 +334,11 @@ static void handlers_may_jump(void)
 				quiet_life(64 * KIB);
 		}
 		may_jump = 0;
+		every(0); /* a handler's life could be where this one was */
+		sem_post(&jumped);
+		while (sem_wait(&tidied))
+			;
+		every(500);
 		left -= left > 0;
 	}
 	every(0);
@@ -310,6 +374,7 @@ const struct rule rules_process[] = {
 	{"a_raw_clone_copies", a_raw_clone_copies},
 	{"ranges_kept_from_children_are_not_inherited",
 		ranges_kept_from_children_are_not_inherited},
+	{"children_may_map_what_was_kept_from_them", children_may_map_what_was_kept_from_them},
 	{"others_may_be_started", others_may_be_started},
 	{"threads_do_not_meet", threads_do_not_meet},
 	{"threads_may_fork", threads_may_fork},

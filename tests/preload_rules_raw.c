@@ -74,6 +74,12 @@ static void raw_calls_may_unmap(void)
 		tenant(MIB);
 		memory = filled(MIB, 3);
 		raw_unmap(memory + (i & 1 ? MIB : 0), i & 1 ? MIB : SIZE);
+		if (i == 0) { /* where it was is given to the next */
+			other = reserve(SIZE);
+			say_result("open", open_part(other, MIB));
+			say_zero("other", other, MIB);
+			munmap(other, SIZE);
+		}
 		other = mmap(memory, 4 * MIB, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		memset(other, 'o', 4 * MIB);
 		kept = reserve(SIZE);

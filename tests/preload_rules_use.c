@@ -108,6 +108,21 @@ static void a_guard_may_lie_in_front(void)
 	tenant(20 * MIB);
 }
 
+static void a_later_opening_closes_what_lies_before(void)
+{
+	for (int i = 0; i < 3; i++) {
+		char *memory;
+		tenant(i == 1 ? 20 * MIB : MIB);
+		memory = reserve(SIZE);
+		open_part(memory + 16 * MIB, MIB);
+		say("%s %s %s %s", read_at(memory), read_at(memory + 16 * MIB - 1),
+			read_at(memory + 16 * MIB), read_at(memory + 17 * MIB));
+		say_zero("later", memory + 16 * MIB, MIB);
+		memset(memory + 16 * MIB, 1, MIB);
+		munmap(memory, SIZE);
+	}
+}
+
 static void memory_may_be_read_only(void)
 {
 	char *memory;
@@ -255,9 +270,15 @@ static void a_hint_is_a_hint(void)
 	memory[0] = 1;
 	munmap(memory, SIZE);
 	/* Looking for a place that suits: each try must find another. */
-	memory = reserve(SIZE);
-	munmap(memory, SIZE);
-	say("unopened %s", read_at(memory));
+	hint -= 1ull << 40;
+	memory = NULL;
+	for (int i = 0; i < 10 && memory != hint; i++) {
+		memory = mmap(
+			hint, SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		if (memory != hint)
+			munmap(memory, SIZE);
+	}
+	say("found %d", memory == hint);
 }
 
 const struct rule rules_use[] = {
@@ -268,6 +289,7 @@ const struct rule rules_use[] = {
 	{"growth_reads_zero", growth_reads_zero},
 	{"a_header_page_comes_first", a_header_page_comes_first},
 	{"a_guard_may_lie_in_front", a_guard_may_lie_in_front},
+	{"a_later_opening_closes_what_lies_before", a_later_opening_closes_what_lies_before},
 	{"memory_may_be_read_only", memory_may_be_read_only},
 	{"two_runs_may_be_open", two_runs_may_be_open},
 	{"what_is_closed_keeps_its_bytes", what_is_closed_keeps_its_bytes},

@@ -32,6 +32,7 @@ static const struct {
 	{"copy", command_copy},
 	{"run", command_run},
 	{"doctor", command_doctor},
+	{"engines", command_engines},
 	{"trace", command_trace},
 };
 
@@ -55,6 +56,7 @@ static const char text[] =
 	"  run      a program whose address-space reservations come from slots\n"
 	"  doctor   whether that would work for a program, and why not\n"
 	"  trace    what it would save\n"
+	"  engines  measure it on the calls that engines make\n"
 	"\n"
 	"'memslot COMMAND --help' tells more.";
 
@@ -93,7 +95,7 @@ static error_t parse(int key, char *argument, struct argp_state *state)
 		return choose(state, argument);
 	case ARGP_KEY_NO_ARGS:
 		refuse(state, "a command is missing: info, image, churn, plan, host, lua, duk, "
-			      "ranges, buffers, serve, load, copy, run, doctor or trace");
+			      "ranges, buffers, serve, load, copy, run, doctor, trace or engines");
 		return EINVAL;
 	default:
 		return ARGP_ERR_UNKNOWN;

@@ -35,6 +35,7 @@ int command_serve(int argc, char **argv);
 int command_load(int argc, char **argv);
 int command_copy(int argc, char **argv);
 int command_run(int argc, char **argv);
+int command_engines(int argc, char **argv);
 int command_doctor(int argc, char **argv);
 int command_trace(int argc, char **argv);
 

@@ -47,6 +47,20 @@ static bool is_reservation(size_t size, int prot, int flags)
 	       size >= ms_config.min && atomic_load_explicit(&ms_section_on, memory_order_relaxed);
 }
 
+/* Mappings or address space have run out: what idle slots take is the program's. */
+static bool make_room(void)
+{
+	struct ms_section section;
+	bool made;
+
+	if (!atomic_load_explicit(&ms_registry_high, memory_order_relaxed) ||
+		!ms_section_enter(&section))
+		return false;
+	made = ms_leave_idle();
+	ms_section_leave(&section);
+	return made;
+}
+
 /* Somewhere: may it lie where we think that a range is? That was unmapped past us then. */
 static long placed(void *address, size_t size, int prot, int flags, int fd, off_t offset)
 {
@@ -54,6 +68,9 @@ static long placed(void *address, size_t size, int prot, int flags, int fd, off_
 		ms_os_forward(SYS_mmap, (long)address, (long)size, prot, flags, fd, (long)offset);
 	struct ms_section section;
 
+	if (MS_UNLIKELY(got == -ENOMEM) && make_room())
+		got = ms_os_forward(
+			SYS_mmap, (long)address, (long)size, prot, flags, fd, (long)offset);
 	if (ms_registry_touches((void *)got, size) && ms_section_enter(&section)) {
 		ms_request_placed(got, size);
 		ms_section_leave(&section);
@@ -89,9 +106,15 @@ MS_EXPORT int munmap(void *address, size_t size)
 
 static long protect(void *address, size_t size, int prot)
 {
+	long result;
+
 	if (ms_registry_touches(address, size))
 		return ms_live_protect(address, size, prot);
-	return forward(SYS_mprotect, address, size, prot);
+	result = forward(SYS_mprotect, address, size, prot);
+	/* Or something is not mapped there: then nothing is different the second time. */
+	if (MS_UNLIKELY(result == -ENOMEM) && make_room())
+		result = forward(SYS_mprotect, address, size, prot);
+	return result;
 }
 
 MS_EXPORT int mprotect(void *address, size_t size, int prot)

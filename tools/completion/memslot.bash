@@ -13,7 +13,7 @@ _memslot() {
 	COMPREPLY=()
 
 	if ((COMP_CWORD == 1)); then
-		mapfile -t COMPREPLY < <(compgen -W 'info image churn plan host lua duk ranges buffers serve load copy run doctor trace --help --version' -- "$word")
+		mapfile -t COMPREPLY < <(compgen -W 'info image churn plan host lua duk ranges buffers serve load copy run doctor trace engines --help --version' -- "$word")
 		return
 	fi
 	case $command:$before in
@@ -43,6 +43,7 @@ _memslot() {
 		run) words='--trust-engine --slots --keep --budget --min --thp --children --no-aslr --stats --help' ;;
 		trace) words='--min --stats --help' ;;
 		doctor) words='--help' ;;
+		engines) words='--engine --pages --memory --threads --alive --rounds --lives --one --check --help' ;;
 		plan) words='--reserve --guard-before --guard-after --copy-budget --no-edge --json
 			--help' ;;
 		esac
