@@ -27,7 +27,7 @@ STRICT = {
     "two_runs_may_be_open", "a_guard_may_lie_in_front", "sizes_are_rounded_to_pages",
     "parts_may_be_unmapped", "an_unmap_may_span_two", "trims_are_unmapped",
     "memory_may_be_committed_by_mapping_over", "mapping_over_gives_zeros",
-    "files_may_be_mapped_inside", "mremap_moves_and_resizes", "odd_unmaps_are_answered",
+    "files_may_be_mapped_inside", "a_heap_is_never_taken", "mremap_moves_and_resizes", "odd_unmaps_are_answered",
     "fixed_without_replacing",
     "freed_ranges_are_not_there", "trimmed_parts_are_not_there", "live_ranges_answer",
     "advice_is_not_inherited", "names_are_not_inherited", "locks_are_not_inherited",

@@ -13,13 +13,13 @@
 #define NONE_FLAGS (MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
 
 /* So many alive at once, and all of them freed. */
-static void many(int count, size_t size)
+static void many(int count, size_t size, size_t opened)
 {
 	static char *memory[MOST];
 
 	for (int i = 0; i < count; i++) {
 		memory[i] = reserve(size);
-		open_part(memory[i], 64 * KIB);
+		open_part(memory[i], opened);
 		memset(memory[i], 1, 64 * KIB);
 	}
 	for (int i = 0; i < count; i++)
@@ -51,7 +51,7 @@ static void address_space_may_be_limited(void)
 	struct rlimit limit;
 	size_t before = address_space();
 
-	many(24, 256 * MIB);
+	many(24, 256 * MIB, 64 * KIB);
 	getrlimit(RLIMIT_AS, &limit);
 	limit.rlim_cur = before + 1024 * MIB;
 	say_result("limit", setrlimit(RLIMIT_AS, &limit));
@@ -78,13 +78,13 @@ static void address_space_may_run_out(void)
 	char *memory;
 
 	for (int i = 0; i < 3; i++) {
-		many(12, 4 * tera);
-		memory = mmap(NULL, 60 * tera, PROT_NONE, NONE_FLAGS, -1, 0);
+		many(12, 4 * tera, 64 * KIB);
+		memory = mmap(NULL, 80 * tera, PROT_NONE, NONE_FLAGS, -1, 0);
 		say_result("most of it", memory == MAP_FAILED ? -1 : 0);
-		munmap(memory, 60 * tera);
-		memory = mmap(NULL, 60 * tera, PROT_READ, NONE_FLAGS, -1, 0);
+		munmap(memory, 80 * tera);
+		memory = mmap(NULL, 80 * tera, PROT_READ, NONE_FLAGS, -1, 0);
 		say_result("not as a reservation", memory == MAP_FAILED ? -1 : 0);
-		munmap(memory, 60 * tera);
+		munmap(memory, 80 * tera);
 		memory = mmap(NULL, 300 * tera, PROT_NONE, NONE_FLAGS, -1, 0);
 		say_result("more than there is", memory == MAP_FAILED ? -1 : 0);
 		tenant(MIB);
@@ -97,7 +97,7 @@ static void mappings_may_run_out(void)
 	static char *memory[70000];
 	int made = 0;
 
-	many(MOST, 16 * MIB);
+	many(MOST, 16 * MIB, 64 * KIB);
 	/* Each of them splits its reservation in two mappings. */
 	for (; made < 70000; made++) {
 		memory[made] = mmap(NULL, 64 * KIB, PROT_NONE, NONE_FLAGS, -1, 0);
@@ -109,7 +109,7 @@ static void mappings_may_run_out(void)
 		munmap(memory[i], 64 * KIB);
 	if (memory[made] != MAP_FAILED)
 		munmap(memory[made], 64 * KIB);
-	many(24, SIZE);
+	many(24, SIZE, 64 * KIB);
 	memory[0] = reserve(SIZE);
 	open_part(memory[0], MIB);
 	say_zero("after", memory[0], MIB);
@@ -118,14 +118,16 @@ static void mappings_may_run_out(void)
 static void data_may_be_limited(void)
 {
 	struct rlimit limit;
+	char *memory;
 
 	tenant(MIB);
 	tenant(MIB);
+	many(6, SIZE, 8 * MIB);
 	getrlimit(RLIMIT_DATA, &limit);
 	limit.rlim_cur = 64 * MIB;
 	say_result("limit", setrlimit(RLIMIT_DATA, &limit));
 	for (int i = 0; i < 3; i++) {
-		char *memory = reserve(256 * MIB);
+		memory = reserve(256 * MIB);
 		say_result("within", open_part(memory, MIB));
 		say_zero("within", memory, MIB);
 		memset(memory, 1, MIB);
@@ -133,6 +135,12 @@ static void data_may_be_limited(void)
 		say("%s %s", read_at(memory), read_at(memory + 127 * MIB));
 		say_result("munmap", munmap(memory, 256 * MIB));
 	}
+	many(6, SIZE, 8 * MIB);
+	memory = reserve(256 * MIB);
+	say_result("most of it", open_part(memory, 40 * MIB));
+	say_result("munmap", munmap(memory, 256 * MIB));
+	many(6, SIZE, 8 * MIB);
+	say_room("most of it", 40 * MIB);
 	tenant(MIB);
 }
 

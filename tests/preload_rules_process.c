@@ -133,6 +133,7 @@ static void children_may_map_what_was_kept_from_them(void)
 {
 	char *memory = NULL;
 
+	inherited = filled(MIB, 3);
 	for (int i = 0; i < 3; i++) {
 		memory = reserve(SIZE);
 		madvise(memory, SIZE, MADV_DONTFORK);
@@ -140,7 +141,6 @@ static void children_may_map_what_was_kept_from_them(void)
 		memory[0] = 1;
 		munmap(memory, SIZE);
 	}
-	inherited = filled(MIB, 3);
 	in_raw_child(child_maps_there, memory);
 	in_child(child_maps_there, memory);
 	munmap(inherited, SIZE);

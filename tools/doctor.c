@@ -31,8 +31,9 @@ struct file {
 };
 
 struct findings {
-	bool stop; /* something stands in the way */
-	bool maps; /* mmap is imported somewhere */
+	bool stop;  /* something stands in the way */
+	bool maps;  /* mmap is imported somewhere */
+	bool loads; /* so is dlopen: nobody knows what else will be */
 	bool sanitizer;
 };
 
@@ -117,6 +118,8 @@ static void look_at_names(const struct file *file, const Elf64_Shdr *table, cons
 			continue;
 		if (strcmp(name, "mmap") == 0 || strcmp(name, "mmap64") == 0)
 			findings->maps = true;
+		if (strcmp(name, "dlopen") == 0)
+			findings->loads = true;
 		if (strcmp(name, "__asan_init") == 0 || strcmp(name, "__tsan_init") == 0 ||
 			strcmp(name, "__msan_init") == 0)
 			findings->sanitizer = true;
@@ -221,9 +224,10 @@ static void examine_program(const char *path, const struct file *file, struct fi
 	look_at_imports(file, findings);
 	if (!findings->stop)
 		look_at_libraries(path, findings);
-	find(findings, findings->maps,
-		findings->maps
-			? "calls mmap through the C library"
+	find(findings, findings->maps || findings->loads, "%s",
+		findings->maps ? "calls mmap through the C library"
+		: findings->loads
+			? "does not call mmap itself; what it loads later may"
 			: "nothing calls mmap by its name: its system calls go past a preload");
 	find(findings, !findings->sanitizer,
 		findings->sanitizer ? "a sanitizer stands in for mmap" : "no sanitizer");
