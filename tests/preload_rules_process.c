@@ -269,10 +269,12 @@ static unsigned handled;
 
 static void on_alarm(int signal)
 {
+	char *interrupted = current;
 	int kept = errno;
 
 	(void)signal;
 	quiet_life(64 * KIB);
+	current = interrupted;
 	handled++;
 	errno = kept;
 	if (may_jump)

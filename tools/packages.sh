@@ -46,3 +46,14 @@ need_packages() {
 	rm -f "$log"
 	return 1
 }
+
+# want_packages PATTERN...: the newest package of each pattern, where there is one; never a failure.
+want_packages() {
+	local pattern name
+
+	command -v apt-cache >/dev/null || return 0
+	for pattern in "$@"; do
+		name=$(apt-cache pkgnames 2>/dev/null | grep -xE "$pattern" | sort -V | tail -n 1)
+		[[ -z $name ]] || need_packages "$name" || true
+	done
+}

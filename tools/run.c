@@ -56,7 +56,7 @@ static const struct argp_option run_options[] = {
 		0},
 	{"slots", OPT_SLOTS, "N", 0,
 		"Keep at most N idle slots (default: as many as the program keeps alive)", 0},
-	{"keep", OPT_KEEP, "BYTES", 0, "Resident in an idle slot, at most (default 2M)", 0},
+	{"keep", OPT_KEEP, "BYTES", 0, "Resident in an idle slot, at most (default 8M)", 0},
 	{"budget", OPT_BUDGET, "BYTES", 0, "The same in all idle slots (default 256M)", 0},
 	{"min", OPT_MIN, "BYTES", 0, "Smaller reservations are left alone (default 16M)", 0},
 	{"thp", OPT_THP, "auto|keep|refuse", 0, "What becomes of MADV_HUGEPAGE (default auto)", 0},

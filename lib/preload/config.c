@@ -16,7 +16,7 @@
 
 struct ms_config ms_config = {
 	.slots = UINT64_MAX,
-	.keep = 2u << 20,
+	.keep = 8u << 20,
 	.budget = 256u << 20,
 	.min = 16u << 20,
 };
