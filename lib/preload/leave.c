@@ -17,10 +17,9 @@ static void *at(uint64_t address)
 	return (void *)(uintptr_t)address;
 }
 
-static void unmap(uint64_t start, uint64_t end)
+static int unmap(uint64_t start, uint64_t end)
 {
-	if (start < end)
-		(void)ms_os_unmap(at(start), end - start);
+	return start < end ? ms_os_unmap(at(start), end - start) : 0;
 }
 
 /* A new mapping over it: the only way back from MADV_HUGEPAGE. */
@@ -60,9 +59,10 @@ int ms_leave_settle(struct ms_range *range)
 	return error;
 }
 
-void ms_leave(struct ms_range *range, enum ms_range_state state, unsigned reason)
+int ms_leave(struct ms_range *range, enum ms_range_state state, unsigned reason)
 {
 	uint64_t start = range->start, head = range->head, tail = range->tail, end = range->end;
+	int error;
 
 	if (state == MS_RANGE_LIVE)
 		(void)ms_leave_settle(range);
@@ -71,13 +71,12 @@ void ms_leave(struct ms_range *range, enum ms_range_state state, unsigned reason
 		ms_idle_died(range);
 	ms_registry_remove(range);
 	ms_section_unlock();
-	ms_tally_add(&ms_tally->left[reason], 1);
-	if (state == MS_RANGE_LIVE) {
-		unmap(start, head);
-		unmap(tail, end);
-	} else {
-		unmap(start, end);
-	}
+	if (reason < MEMSLOT_PRELOAD_REASONS)
+		ms_tally_add(&ms_tally->left[reason], 1);
+	if (state != MS_RANGE_LIVE)
+		return unmap(start, end);
+	error = unmap(start, head);
+	return error ? error : unmap(tail, end);
 }
 
 void ms_leave_foreign(struct ms_range *range)
@@ -94,7 +93,8 @@ void ms_leave_all(uint64_t start, uint64_t end, unsigned reason)
 	struct ms_range *range;
 
 	while ((range = ms_registry_own(start, end, &state)))
-		ms_leave(range, state, state == MS_RANGE_IDLE ? MEMSLOT_PRELOAD_FREED : reason);
+		(void)ms_leave(
+			range, state, state == MS_RANGE_IDLE ? MEMSLOT_PRELOAD_FREED : reason);
 }
 
 /* One surplus slot; false: there is none. */
@@ -109,7 +109,7 @@ static bool one_surplus(bool all)
 	if (!range)
 		return false;
 	if (!only_pages || ms_clean_drop(range)) {
-		ms_leave(range, MS_RANGE_IDLE, MEMSLOT_PRELOAD_SURPLUS);
+		(void)ms_leave(range, MS_RANGE_IDLE, MEMSLOT_PRELOAD_SURPLUS);
 		return true;
 	}
 	ms_section_lock();

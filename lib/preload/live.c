@@ -38,11 +38,13 @@ static bool pages_of(const void *address, size_t size, uint64_t *ret_start, uint
 /* --- munmap --- */
 
 /* The program is done with it. */
-static void retire(struct ms_range *range)
+static int retire(struct ms_range *range)
 {
 	struct memslot_preload_shape *row = ms_idle_row(range->shape);
 	unsigned reason = range->opened ? MEMSLOT_PRELOAD_FAILED : MEMSLOT_PRELOAD_UNOPENED;
 
+	if (ms_config.mode == MS_MODE_OBSERVE)
+		reason = MEMSLOT_PRELOAD_REASONS;
 	atomic_store(&range->state, MS_RANGE_BUSY);
 	ms_section_lock();
 	ms_idle_died(range);
@@ -52,16 +54,15 @@ static void retire(struct ms_range *range)
 	if (ms_config.mode == MS_MODE_OBSERVE)
 		ms_tally_add(&row->pages, ms_clean_count(range));
 	/* Reservations that were never opened: the program looks for a place that suits it. */
-	if (ms_config.mode == MS_MODE_OBSERVE || !range->opened || ms_clean(range)) {
-		ms_leave(range, MS_RANGE_IDLE, reason);
-		return;
-	}
+	if (ms_config.mode == MS_MODE_OBSERVE || !range->opened || ms_clean(range))
+		return ms_leave(range, MS_RANGE_IDLE, reason);
 	ms_section_lock();
 	ms_idle_put(range);
 	ms_section_unlock();
 	ms_tally_add(&ms_tally->kept, 1);
 	ms_tally_add(&ms_tally->calls_saved, 1);
 	ms_leave_surplus();
+	return 0;
 }
 
 /* Observed: it is carried out. */
@@ -98,23 +99,19 @@ static bool trim(struct ms_range *range, uint64_t start, uint64_t end)
 	return true;
 }
 
-/* True: there is nothing left to do. */
-static bool unmap_live(struct ms_range *range, uint64_t start, uint64_t end)
+/* -EAGAIN: the kernel shall do it, the range is gone. */
+static int unmap_live(struct ms_range *range, uint64_t start, uint64_t end)
 {
-	if (start < range->start || end > range->end) {
-		ms_leave(range, MS_RANGE_LIVE, MEMSLOT_PRELOAD_PARTIAL);
-		return false;
-	}
-	if (start <= range->head && end >= range->tail) {
-		retire(range);
-		return true;
-	}
-	if (end <= range->head || start >= range->tail || trim(range, start, end)) {
+	bool inside = start >= range->start && end <= range->end;
+
+	if (inside && start <= range->head && end >= range->tail)
+		return retire(range);
+	if (inside && (end <= range->head || start >= range->tail || trim(range, start, end))) {
 		ms_range_release(range);
-		return true;
+		return 0;
 	}
-	ms_leave(range, MS_RANGE_LIVE, MEMSLOT_PRELOAD_PARTIAL);
-	return false;
+	(void)ms_leave(range, MS_RANGE_LIVE, MEMSLOT_PRELOAD_PARTIAL);
+	return -EAGAIN;
 }
 
 long ms_live_unmap(void *address, size_t size)
@@ -123,14 +120,16 @@ long ms_live_unmap(void *address, size_t size)
 	enum ms_range_state state;
 	struct ms_range *range;
 	uint64_t start, end;
-	long result = 0;
+	long result = -EAGAIN;
 
 	if (!pages_of(address, size, &start, &end) || !ms_section_enter(&section))
 		return forward(SYS_munmap, address, size, 0);
 	range = ms_registry_own(start, end, &state);
-	if (range && state == MS_RANGE_IDLE)
-		ms_leave(range, state, MEMSLOT_PRELOAD_FREED);
-	if (!range || state == MS_RANGE_IDLE || !unmap_live(range, start, end)) {
+	if (range && state == MS_RANGE_LIVE)
+		result = unmap_live(range, start, end);
+	else if (range)
+		(void)ms_leave(range, state, MEMSLOT_PRELOAD_FREED);
+	if (result == -EAGAIN) {
 		ms_leave_all(start, end, MEMSLOT_PRELOAD_PARTIAL);
 		result = forward(SYS_munmap, address, size, 0);
 	}
@@ -249,7 +248,7 @@ long ms_live_protect(void *address, size_t size, int prot)
 	} else {
 		/* Not understood, or refused: the kernel gives the answer. */
 		if (range)
-			ms_leave(range, state, MEMSLOT_PRELOAD_PROTECTION);
+			(void)ms_leave(range, state, MEMSLOT_PRELOAD_PROTECTION);
 		ms_leave_all(start, end, MEMSLOT_PRELOAD_PROTECTION);
 		result = forward(SYS_mprotect, address, size, prot);
 	}
@@ -330,7 +329,7 @@ long ms_live_advise(void *address, size_t size, int advice)
 		ms_range_release(range);
 	} else {
 		if (range)
-			ms_leave(range, state, MEMSLOT_PRELOAD_ADVICE);
+			(void)ms_leave(range, state, MEMSLOT_PRELOAD_ADVICE);
 		ms_leave_all(start, end, MEMSLOT_PRELOAD_ADVICE);
 	}
 	if (result != 0)
@@ -357,7 +356,7 @@ void ms_live_other(const void *address, size_t size, unsigned reason, bool insid
 		ms_range_release(range);
 	} else {
 		if (range)
-			ms_leave(range, state, reason);
+			(void)ms_leave(range, state, reason);
 		ms_leave_all(start, end, reason);
 	}
 	ms_section_leave(&section);

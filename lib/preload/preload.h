@@ -179,8 +179,9 @@ MS_HIDDEN int ms_clean_drop(struct ms_range *range);
 MS_HIDDEN uint64_t ms_clean_count(const struct ms_range *range);
 
 /* --- leave.c --- */
-/* What was put off is carried out, and the range is none of ours; it was in `state`. */
-MS_HIDDEN void ms_leave(struct ms_range *range, enum ms_range_state state, unsigned reason);
+/* What was put off is carried out, and the range is none of ours; it was in `state`. Returns what
+ * the last munmap said. MEMSLOT_PRELOAD_REASONS: no reason to count. */
+MS_HIDDEN int ms_leave(struct ms_range *range, enum ms_range_state state, unsigned reason);
 /* All ranges that overlap. */
 MS_HIDDEN void ms_leave_all(uint64_t start, uint64_t end, unsigned reason);
 /* Idle slots go; true: there was one. */

@@ -176,14 +176,14 @@ static bool commit(uint64_t start, uint64_t end, int prot, int flags, long *ret_
 	if (!range)
 		return false;
 	if (state != MS_RANGE_LIVE) {
-		ms_leave(range, state, MEMSLOT_PRELOAD_FREED);
+		(void)ms_leave(range, state, MEMSLOT_PRELOAD_FREED);
 		return false;
 	}
 	if (start >= range->head && end <= range->tail && !range->closed &&
 		(start >= range->shut || end <= range->open))
 		got = ms_live_open(range, start, end);
 	if (got) {
-		ms_leave(range, state, MEMSLOT_PRELOAD_MAPPED);
+		(void)ms_leave(range, state, MEMSLOT_PRELOAD_MAPPED);
 		return false;
 	}
 	ms_range_release(range);
@@ -204,7 +204,7 @@ static bool inside_live(uint64_t start, uint64_t end)
 	if (inside)
 		ms_range_release(range);
 	else
-		ms_leave(range, state,
+		(void)ms_leave(range, state,
 			state == MS_RANGE_LIVE ? MEMSLOT_PRELOAD_MAPPED : MEMSLOT_PRELOAD_FREED);
 	return inside;
 }
