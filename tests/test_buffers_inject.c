@@ -166,11 +166,21 @@ START_TEST(a_ring_that_cannot_be_unregistered_stays_attached)
 }
 END_TEST
 
+/* Each but getpid, write, futex and sched_yield, which cannot. */
+static const long kinds[] = {SYS_mmap, SYS_munmap, SYS_mprotect, SYS_madvise, SYS_ioctl, SYS_openat,
+	SYS_close, SYS_fstat, SYS_getrandom, SYS_getrusage, SYS_prctl, SYS_process_madvise};
+#define KINDS (int)(sizeof kinds / sizeof kinds[0])
+
 START_TEST(every_system_call_may_fail)
 {
+	long kind = kinds[_i / 2];
+	uint64_t calls;
+
 	NEED_URING();
 	ready();
-	ck_assert_uint_ge(sweep(0, _i ? EPERM : ENOMEM), 20);
+	calls = sweep(kind, _i % 2 ? EPERM : ENOMEM);
+	if (kind == SYS_mmap || kind == SYS_madvise || kind == SYS_fstat)
+		ck_assert_uint_ge(calls, 4);
 }
 END_TEST
 
@@ -181,6 +191,6 @@ Suite *test_suite(void)
 
 	tcase_add_loop_test(tcase, every_register_call_may_fail, 0, 2);
 	tcase_add_test(tcase, a_ring_that_cannot_be_unregistered_stays_attached);
-	tcase_add_loop_test(tcase, every_system_call_may_fail, 0, 2);
+	tcase_add_loop_test(tcase, every_system_call_may_fail, 0, 2 * KINDS);
 	return suite;
 }
