@@ -19,8 +19,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static const struct rule *const all[] = {
-	rules_use, rules_map, rules_calls, rules_process, rules_raw, rules_limits, rules_random};
+static const struct rule *const all[] = {rules_use, rules_map, rules_calls, rules_process,
+	rules_threads, rules_raw, rules_limits, rules_random};
 
 void say(const char *format, ...)
 {

@@ -8,6 +8,7 @@
 #ifndef PRELOAD_RULES_H
 #define PRELOAD_RULES_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -23,7 +24,7 @@ struct rule {
 };
 
 extern const struct rule rules_use[], rules_map[], rules_calls[], rules_process[], rules_raw[],
-	rules_limits[], rules_random[]; /* each ends with a NULL name */
+	rules_limits[], rules_random[], rules_threads[]; /* each ends with a NULL name */
 
 /* A line of what the program sees. */
 void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -47,6 +48,10 @@ void say_flags(const char *what, const void *at);
 /* Run in a child, wait, say how it ended. */
 void in_child(void (*run)(char *memory), char *memory);
 void in_raw_child(void (*run)(char *memory), char *memory);
+/* A life that complains, in `wrong`, only when it sees what it must not see. */
+void quiet_life(size_t opened);
+extern atomic_uint wrong;
+extern char *volatile current; /* the memory of the last such life of any thread */
 uint64_t random_below(uint64_t *state, uint64_t limit);
 unsigned rounds(unsigned count);
 

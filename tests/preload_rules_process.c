@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* preload_rules_process.c - forks, clones, threads, signal handlers and jumps out of them. */
+/* preload_rules_process.c - forks, clones, signal handlers and jumps out of them. */
 #define _GNU_SOURCE
 #include "preload_rules.h"
 
@@ -9,7 +9,6 @@
 #include <signal.h>
 #include <spawn.h>
 #include <semaphore.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -162,105 +161,6 @@ static void others_may_be_started(void)
 	}
 }
 
-/* --- threads --- */
-
-static char *volatile current; /* of the last life of any thread */
-static atomic_uint wrong;
-static atomic_bool over;
-
-static bool is_zero(const char *memory, size_t size)
-{
-	return memory[0] == 0 && memcmp(memory, memory + 1, size - 1) == 0;
-}
-
-/* A life that complains only when it sees what it must not see. */
-static void quiet_life(size_t opened)
-{
-	char *memory =
-		mmap(NULL, SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	current = memory;
-	if (memory == MAP_FAILED || open_part(memory, opened) || !is_zero(memory, opened)) {
-		wrong++;
-		return;
-	}
-	memset(memory, 0x5a, opened);
-	if (munmap(memory, SIZE))
-		wrong++;
-}
-
-static void *lives(void *argument)
-{
-	uint64_t random = (uint64_t)(uintptr_t)argument;
-
-	for (unsigned i = rounds(2000); i && !over; i--)
-		quiet_life((random_below(&random, 8) + 1) * 16 * KIB);
-	return NULL;
-}
-
-static void start(pthread_t *threads, size_t count)
-{
-	for (size_t i = 0; i < count; i++)
-		pthread_create(&threads[i], NULL, lives, (void *)(uintptr_t)(i + 1));
-}
-
-static void join(const pthread_t *threads, size_t count)
-{
-	for (size_t i = 0; i < count; i++)
-		pthread_join(threads[i], NULL);
-}
-
-static void threads_do_not_meet(void)
-{
-	pthread_t threads[4];
-
-	start(threads, 4);
-	join(threads, 4);
-	say("wrong: %u", wrong);
-}
-
-static void threads_may_fork(void)
-{
-	pthread_t threads[3];
-	unsigned bad = 0;
-
-	start(threads, 3);
-	for (unsigned i = rounds(60); i; i--) {
-		pid_t child = i % 2 ? fork() : _Fork();
-		int status = 0;
-		if (child == 0) {
-			for (int k = 0; k < 5; k++)
-				quiet_life(64 * KIB);
-			_exit(wrong ? 1 : 0);
-		}
-		bad += waitpid(child, &status, 0) != child || status != 0;
-	}
-	over = true;
-	join(threads, 3);
-	say("wrong: %u, children: %u", wrong, bad);
-}
-
-static void *unmap_there(void *memory)
-{
-	munmap(memory, SIZE);
-	return NULL;
-}
-
-static void another_thread_may_unmap(void)
-{
-	for (int i = 0; i < 20; i++) {
-		pthread_t thread;
-		char *memory = filled(MIB, 3);
-		pthread_create(&thread, NULL, unmap_there, memory);
-		pthread_join(thread, NULL);
-		say("after %s", read_at(memory));
-		memory = reserve(SIZE);
-		open_part(memory, MIB);
-		say_zero("next", memory, MIB);
-		munmap(memory, SIZE);
-	}
-}
-
 /* --- signal handlers --- */
 
 static sigjmp_buf out;
@@ -378,9 +278,6 @@ const struct rule rules_process[] = {
 		ranges_kept_from_children_are_not_inherited},
 	{"children_may_map_what_was_kept_from_them", children_may_map_what_was_kept_from_them},
 	{"others_may_be_started", others_may_be_started},
-	{"threads_do_not_meet", threads_do_not_meet},
-	{"threads_may_fork", threads_may_fork},
-	{"another_thread_may_unmap", another_thread_may_unmap},
 	{"handlers_may_map", handlers_may_map},
 	{"handlers_may_jump", handlers_may_jump},
 	{"fault_handlers_may_map", fault_handlers_may_map},

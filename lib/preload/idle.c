@@ -25,16 +25,18 @@ struct shape {
 	uint64_t key; /* see memslot_preload_shape; 0: unused */
 	struct memslot_preload_shape *row, spare;
 	struct list lists[2]; /* cold, warm */
-	uint32_t live, idle, huge_tenants;
+	uint32_t refs; /* of ranges, and of requests on their way: with one it keeps its key */
+	uint32_t huge_tenants;
 	bool huge;
 };
 
 static struct shape shapes[MEMSLOT_PRELOAD_SHAPES];
 static uint64_t live, peak, idle, held, clock;
 
+/* A range of another size on its lists would be handed out for this one. */
 static bool reusable(const struct shape *shape)
 {
-	return shape->key == 0 || (shape->live == 0 && shape->idle == 0);
+	return shape->refs == 0;
 }
 
 uint32_t ms_idle_shape(uint64_t size, bool noreserve)
@@ -43,16 +45,29 @@ uint32_t ms_idle_shape(uint64_t size, bool noreserve)
 	struct shape *found = NULL;
 
 	for (struct shape *shape = shapes; shape < shapes + MEMSLOT_PRELOAD_SHAPES; shape++) {
-		if (shape->key == key)
+		if (shape->key == key) {
+			shape->refs++;
 			return (uint32_t)(shape - shapes);
+		}
 		if (reusable(shape) && (!found || (found->key && !shape->key)))
 			found = shape;
 	}
 	if (!found)
 		return MS_NONE;
-	*found = (struct shape){.key = key, .lists = {{MS_NONE, MS_NONE}, {MS_NONE, MS_NONE}}};
+	*found = (struct shape){
+		.key = key, .refs = 1, .lists = {{MS_NONE, MS_NONE}, {MS_NONE, MS_NONE}}};
 	found->row = ms_tally_shape(key);
 	return (uint32_t)(found - shapes);
+}
+
+void ms_idle_hold(uint32_t shape)
+{
+	shapes[shape].refs++;
+}
+
+void ms_idle_drop(uint32_t shape)
+{
+	shapes[shape].refs--;
 }
 
 bool ms_idle_noreserve(uint32_t shape)
@@ -82,7 +97,6 @@ void ms_idle_unlink(struct ms_range *range)
 		list->newest = range->next;
 	else
 		ms_registry_at(range->prev)->next = range->next;
-	shapes[range->shape].idle--;
 	idle--;
 	held -= range->resident;
 	ms_tally_add(&ms_tally->idle, (uint64_t)-1);
@@ -102,7 +116,6 @@ void ms_idle_put(struct ms_range *range)
 	else
 		ms_registry_at(list->newest)->prev = number;
 	list->newest = number;
-	shapes[range->shape].idle++;
 	idle++;
 	held += range->resident;
 	ms_tally_add(&ms_tally->idle, 1);
@@ -170,7 +183,6 @@ void ms_idle_born(struct ms_range *range)
 {
 	struct memslot_preload_shape *row = ms_idle_row(range->shape);
 
-	shapes[range->shape].live++;
 	live++;
 	peak = ms_max(peak, live);
 	ms_tally_add(&row->live, 1);
@@ -179,7 +191,6 @@ void ms_idle_born(struct ms_range *range)
 
 void ms_idle_died(struct ms_range *range)
 {
-	shapes[range->shape].live--;
 	live--;
 	ms_tally_add(&ms_idle_row(range->shape)->live, (uint64_t)-1);
 }
@@ -203,10 +214,11 @@ bool ms_idle_wants_huge(uint32_t number)
 	if (ms_config.thp != MS_THP_AUTO)
 		return ms_config.thp == MS_THP_KEEP;
 	/* From time to time one goes without, or nobody would know what it writes. */
-	return shape->huge && ++shape->huge_tenants % HUGE_TRIALS;
+	return __atomic_load_n(&shape->huge, __ATOMIC_RELAXED) &&
+	       __atomic_add_fetch(&shape->huge_tenants, 1, __ATOMIC_RELAXED) % HUGE_TRIALS;
 }
 
 void ms_idle_learn_huge(uint32_t number, uint64_t pages, uint64_t opened_pages)
 {
-	shapes[number].huge = pages * 4 > opened_pages;
+	__atomic_store_n(&shapes[number].huge, pages * 4 > opened_pages, __ATOMIC_RELAXED);
 }

@@ -69,6 +69,7 @@ int ms_leave(struct ms_range *range, enum ms_range_state state, unsigned reason)
 	ms_section_lock();
 	if (state == MS_RANGE_LIVE)
 		ms_idle_died(range);
+	ms_idle_drop(range->shape);
 	ms_registry_remove(range);
 	ms_section_unlock();
 	if (reason < MEMSLOT_PRELOAD_REASONS)
@@ -82,6 +83,7 @@ int ms_leave(struct ms_range *range, enum ms_range_state state, unsigned reason)
 void ms_leave_foreign(struct ms_range *range)
 {
 	ms_section_lock();
+	ms_idle_drop(range->shape);
 	ms_registry_remove(range);
 	ms_section_unlock();
 	ms_tally_add(&ms_tally->left[MEMSLOT_PRELOAD_TAMPERED], 1);

@@ -146,7 +146,10 @@ static inline void ms_range_release(struct ms_range *range)
 }
 
 /* --- idle.c: all under the lock --- */
-MS_HIDDEN uint32_t ms_idle_shape(uint64_t size, bool noreserve); /* MS_NONE: no room */
+/* A shape's number and a reference; MS_NONE: no room. Each range has a reference of its own. */
+MS_HIDDEN uint32_t ms_idle_shape(uint64_t size, bool noreserve);
+MS_HIDDEN void ms_idle_hold(uint32_t shape);
+MS_HIDDEN void ms_idle_drop(uint32_t shape);
 MS_HIDDEN bool ms_idle_noreserve(uint32_t shape);
 MS_HIDDEN struct memslot_preload_shape *ms_idle_row(uint32_t shape);
 /* The slot to hand out, BUSY; NULL. */

@@ -92,6 +92,7 @@ static void adopt(uint32_t shape, uint64_t start, uint64_t end)
 	range = ms_registry_add(start, end);
 	if (range) {
 		range->shape = shape;
+		ms_idle_hold(shape);
 		range->low = range->high = range->left = range->right = range->resident = 0;
 		range->applied = range->cleans = 0;
 		begin_tenancy(range);
@@ -140,6 +141,11 @@ long ms_request(void *hint, size_t size, int flags, int fd, long offset)
 	}
 	if (got == 0)
 		got = from_kernel(hint, size, flags, fd, offset, shape);
+	if (shape != MS_NONE) {
+		ms_section_lock();
+		ms_idle_drop(shape);
+		ms_section_unlock();
+	}
 	ms_section_leave(&section);
 	return got;
 }
