@@ -270,6 +270,7 @@ static int run(struct server *server)
 
 /* --- beginning and end --- */
 
+/* Forbidden, missing, or no memory that may be locked: without it. */
 static int open_engine(struct server *server)
 {
 	int error = -EOPNOTSUPP;
@@ -277,7 +278,7 @@ static int open_engine(struct server *server)
 	server->transport = &ring_transport;
 	if (memslot_feature("io_uring") == 1)
 		error = server->transport->open(server);
-	if (error == -EOPNOTSUPP || ((error == -ENOSYS || error == -EPERM) && !server->engine)) {
+	if (error == -EOPNOTSUPP || error == -ENOSYS || error == -EPERM || error == -ENOMEM) {
 		server->transport = &poll_transport;
 		error = fcntl(server->listener, F_SETFL, O_NONBLOCK) ? -errno : 0;
 		if (!error)

@@ -112,7 +112,7 @@ static void print_json(const struct server *server)
 
 static void print_row(const char *what, uint64_t count, const char *note)
 {
-	printf("  %-26s %12llu  %s\n", what, (unsigned long long)count, note);
+	printf("  %-36s %12llu  %s\n", what, (unsigned long long)count, note);
 }
 
 static void print_traffic(const struct server *server)
@@ -127,7 +127,7 @@ static void print_traffic(const struct server *server)
 		if (counts->replies[i])
 			print_row(http_names[i], counts->replies[i], "");
 	}
-	printf("  %-26s %12s  received\n  %-26s %12s  sent\n", "bytes",
+	printf("  %-36s %12s  received\n  %-36s %12s  sent\n", "bytes",
 		format_size(counts->bytes_in, in, sizeof(in)), "",
 		format_size(counts->bytes_out, out, sizeof(out)));
 	print_row("operations", counts->over, "");
@@ -145,7 +145,7 @@ static void print_pool(const struct server *server)
 	print_row("connections waited", server->counts.waits, "for buffers");
 	if (server->plain)
 		return;
-	printf("  %-26s %12s  most that was out\n", "buffers",
+	printf("  %-36s %12s  most that was out\n", "buffers",
 		format_size(stats->high_water, size, sizeof(size)));
 	print_row("  out at the end", stats->live, "");
 	print_row("  guards at the end", stats->in_flight, "");

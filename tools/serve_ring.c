@@ -251,6 +251,18 @@ static int make_group(struct server *server)
 	return memslot_ring_group_create(engine->ring, GROUP, &opts, &engine->group);
 }
 
+/* Before the first operation. 0 or -errno. */
+static int attach(struct server *server)
+{
+	struct engine *engine = engine_of(server);
+	int error;
+
+	if (server->plain)
+		return 0;
+	error = memslot_ring_attach(server->buffers, &engine->uring, NULL, &engine->ring);
+	return error ? error : make_group(server);
+}
+
 static int ring_open(struct server *server)
 {
 	struct engine *engine = calloc(1, sizeof(*engine));
@@ -262,15 +274,19 @@ static int ring_open(struct server *server)
 	}
 	server->engine = engine;
 	engine->once = server->most_conns < ENTRIES; /* many would be too many */
-	if (!server->plain) {
-		error = memslot_ring_attach(server->buffers, &engine->uring, NULL, &engine->ring);
-		if (!error)
-			error = make_group(server);
-		if (!error)
-			engine->event = ring_watch(server, EVENT, NULL, server->event_fd);
+	error = attach(server);
+	if (error) {
+		(void)memslot_ring_detach(engine->ring);
+		io_uring_queue_exit(&engine->uring);
+		free(engine);
+		server->engine = NULL;
+		server->grouped = false;
+		return error;
 	}
+	if (!server->plain)
+		engine->event = ring_watch(server, EVENT, NULL, server->event_fd);
 	engine->signal = ring_watch(server, SIGNAL, NULL, server->signal_fd);
-	return error;
+	return 0;
 }
 
 static int detach(struct server *server)
