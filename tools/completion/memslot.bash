@@ -40,6 +40,11 @@ _memslot() {
 		lua | duk) words='--requests --threads --json --save --open --once --help' ;;
 		ranges) words='--arena --operations --rounds --seed --json --help' ;;
 		buffers) words='--folder --only --rounds --json --help' ;;
+		serve) words='--echo --port --listen --buffer-size --budget --connections --timeout
+			--zero-copy --plain --json --help' ;;
+		load) words='--files --connections --visits --pipeline --bytes --seed --json --help' ;;
+		copy) words='--buffer-size --depth --check --plain --cached --compare --progress --json
+			--help' ;;
 		run) words='--trust-engine --slots --keep --budget --min --thp --children --no-aslr --stats --help' ;;
 		trace) words='--min --stats --help' ;;
 		doctor) words='--help' ;;
