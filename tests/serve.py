@@ -54,6 +54,9 @@ def server(*options, disable="", status=0):
         out, err = process.communicate(timeout=30)
         assert process.returncode == status, f"the server's exit status {process.returncode}: {err}"
         report.update(json.loads(out))
+    except Exception as trouble:
+        process.kill()
+        raise AssertionError(f"{trouble!r}; the server: {process.communicate()}") from trouble
     finally:
         process.kill()
         process.communicate()

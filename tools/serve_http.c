@@ -83,14 +83,14 @@ static bool list_has_token(const char *list, const char *token)
 
 static void parse_field(struct request *request, char *line)
 {
-	char *colon = strchr(line, ':'), *value = colon + 1;
+	char *colon = strchr(line, ':'), *value;
 
 	if (!colon) {
 		request->status = HTTP_BAD;
 		return;
 	}
 	*colon = '\0';
-	value += strspn(value, " \t");
+	value = colon + 1 + strspn(colon + 1, " \t");
 	if (!is_token(line))
 		request->status = HTTP_BAD;
 	else if (strcasecmp(line, "Host") == 0)
