@@ -12,8 +12,9 @@
  *
  * Common keys:
  * Units:   bytes.
- * Owner:   the slot is the caller's, and outlives the handle. The heap moves the slot's edge up as it
- *          needs; reset takes it back.
+ * Owner:   the slot is the caller's. Handles end with it: memslot_slot_destroy() and
+ *          memslot_pool_release() free them. The heap moves the slot's edge up as it needs; reset takes
+ *          it back.
  * Threads: one at a time.
  * Fork:    a child's copy works, as the slot's.
  * Errors:  -EINVAL for NULL.
@@ -60,9 +61,9 @@ struct memslot_heap_stats {
 /*
  * Make a heap in a slot, which becomes bound: images of it carry its address. What the slot holds is
  * lost, and on_reset runs before there is a heap. Checkpoint before the first reset: a reset comes back
- * to the last image, and without a checkpoint that holds no heap.
+ * to the last image, and a create, the second one in a slot as well, makes that zeros, with no heap.
  *   slot      its size is set by the heap; a slot has one heap handle for as long as it is out
- *   opts      NULL: defaults
+ *   opts      NULL: defaults, also where an earlier create had others
  *   ret_heap  the handle; the same for each create and open of a slot
  * Errors: -EMSGSIZE the slot is too small for the heap's state, or has 32 GiB or more; -EBUSY held or
  *         pinned; -ENOMEM; -ESTALE the slot is unknown; -E2BIG options from a newer header
@@ -71,15 +72,23 @@ int memslot_heap_create(struct memslot_slot *slot, const struct memslot_heap_opt
 		struct memslot_heap **ret_heap);
 
 /*
- * The heap that a slot holds: instantiated from an image of one, or made before.
- *   ret_heap  the handle
- * Errors: -EUCLEAN there is none, or a damaged one; -EADDRNOTAVAIL it was made at another address;
+ * The heap that a slot holds: instantiated from an image of one, or made before. The slot's capacity may
+ * be larger than that of the slot it was made in, which stays its limit; the slot's size is the one that
+ * the heap left, memslot_image_size() after instantiate. A handle that was had before is good for a heap
+ * of the same capacity as it is; for one of another capacity, open it.
+ *   ret_heap  the handle, with the last create's on_misuse, unless all handles were closed since
+ * Errors: -EUCLEAN there is none, or a damaged one, or the slot has another size; -EADDRNOTAVAIL it was
+ *         made at another address; -EMSGSIZE the slot's capacity is smaller than the heap's;
  *         -ESTALE the slot's image leads into another program than this, or it at another address,
- *         or does not say so, since it was not captured; -ENOMEM
+ *         or does not say so, since it was not captured; or the slot is unknown; -ENOMEM
  */
 int memslot_heap_open(struct memslot_slot *slot, struct memslot_heap **ret_heap);
 
-/* Give a handle back; the last one forgets on_misuse. The heap stays in its slot. NULL: nothing happens. Errors: none */
+/*
+ * Give a handle back; the last one forgets on_misuse. The heap stays in its slot. Before the slot is
+ * destroyed or released to its pool, or not at all: that frees the handle. NULL: nothing happens.
+ * Errors: none
+ */
 void memslot_heap_close(struct memslot_heap *heap);
 
 /*
@@ -117,7 +126,7 @@ size_t memslot_heap_usable_size(const struct memslot_heap *heap, const void *ptr
 /* Keep one pointer with the heap: it is rewound, saved and found again with it. Errors: none */
 void memslot_heap_set_root(struct memslot_heap *heap, void *root);
 
-/* The pointer kept. Errors: none */
+/* The pointer kept; NULL where none was set, or the slot holds no heap. Errors: none */
 void *memslot_heap_root(const struct memslot_heap *heap);
 
 /*

@@ -21,7 +21,7 @@ static bool find(const struct memslot_heap *heap, const void *ptr, struct object
 	size_t offset = (size_t)((const unsigned char *)ptr - heap->base);
 
 	if (!ms_heap_ready(heap) || (const unsigned char *)ptr < heap->base + heap->data ||
-		offset % MS_HEAP_UNIT || offset >= memslot_slot_size(heap->slot))
+		offset % MS_HEAP_UNIT || offset >= ms_heap_committed(heap))
 		return false;
 	ret_object->run = ms_small_at(heap, offset);
 	if (ret_object->run) {

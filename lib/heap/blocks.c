@@ -12,11 +12,6 @@
 
 #define UNITS_MIN ((1u << MS_HEAP_GRAIN_SHIFT >> MS_HEAP_UNIT_SHIFT) + 1)
 
-static size_t committed(const struct memslot_heap *heap)
-{
-	return memslot_slot_size(heap->slot);
-}
-
 static size_t offset_of(const struct memslot_heap *heap, const struct ms_node *node)
 {
 	return heap->data + ((size_t)node->offset << MS_HEAP_UNIT_SHIFT);
@@ -27,13 +22,13 @@ static bool holds(const struct memslot_heap *heap, const struct ms_node *node, u
 {
 	return ms_bins_size(node) >= units &&
 	       offset_of(heap, node) + ((size_t)ms_bins_size(node) << MS_HEAP_UNIT_SHIFT) <=
-		       committed(heap);
+		       ms_heap_committed(heap);
 }
 
 /* Commit at least so many bytes more, if there are any. */
 static bool commit(struct memslot_heap *heap, uint64_t bytes)
 {
-	size_t size = committed(heap), left = heap->capacity - size;
+	size_t size = ms_heap_committed(heap), left = heap->capacity - size;
 	uint64_t more, wanted = bytes + ms_min(heap->state->headroom, heap->capacity);
 
 	if (left == 0 || !ms_round_up(wanted, &more))
@@ -132,7 +127,7 @@ bool ms_blocks_resize(struct memslot_heap *heap, uint32_t index, size_t size)
 
 bool ms_blocks_check(const struct memslot_heap *heap, struct ms_heap_count *count)
 {
-	size_t grains = committed(heap) >> MS_HEAP_GRAIN_SHIFT;
+	size_t grains = ms_heap_committed(heap) >> MS_HEAP_GRAIN_SHIFT;
 
 	for (size_t i = heap->data >> MS_HEAP_GRAIN_SHIFT; i < grains; i++) {
 		const struct ms_node *node;

@@ -4,9 +4,12 @@
  *
  *   [ state | nodes | grain map | run map | objects .. ]
  *
- * Invariant: the layout follows from the slot's capacity alone, so that a handle needs to believe
- * nothing it reads. A slot has one handle for its life; it is bound while it has a heap, because
- * the objects point at each other.
+ * Invariant: the layout follows from the capacity of the slot that the heap was made in, alone. The
+ * heap records it, and open looks at it once: what it implies has to lie in this slot, and a heap
+ * has to fit together there, before the handle takes it over. From then on a handle believes
+ * nothing it reads; with another capacity in the slot than its own there is no heap for it. A slot
+ * has one handle for its life; it is bound while it has a heap, because the objects point at each
+ * other.
  */
 #include "heap/heap.h"
 
@@ -24,9 +27,9 @@ static size_t align_up(size_t value, size_t align)
 }
 
 /* Limits and places, from base and capacity. False: too small, or too large. */
-static bool lay_out(struct memslot_heap *heap, struct memslot_slot *slot)
+static bool lay_out(struct memslot_heap *heap, struct memslot_slot *slot, size_t capacity)
 {
-	size_t capacity = memslot_slot_capacity(slot), at = align_up(sizeof *heap->state, 64);
+	size_t at = align_up(sizeof *heap->state, 64);
 	/* Each block is longer than a grain, and has at most one free neighbour of its own. */
 	size_t nodes = 2 * (capacity >> MS_HEAP_GRAIN_SHIFT) + MS_BINS_REST + 64;
 	uintptr_t base = (uintptr_t)memslot_slot_base(slot);
@@ -55,20 +58,33 @@ static bool lay_out(struct memslot_heap *heap, struct memslot_slot *slot)
 /* The slot's handle, made if it has none. */
 static int handle_of(struct memslot_slot *slot, struct memslot_heap **ret_heap)
 {
-	struct memslot_heap *heap = slot->heap, now;
+	struct memslot_heap *heap = slot->heap;
 
-	if (!lay_out(&now, slot))
-		return -EMSGSIZE;
 	if (!heap) {
 		heap = ms_os_alloc(sizeof *heap);
 		if (!heap)
 			return -ENOMEM;
-		*heap = now;
-		heap->arena.bias = &heap->bias;
+		*heap = (struct memslot_heap){.slot = slot};
 		slot->heap = heap;
 	}
 	*ret_heap = heap;
 	return 0;
+}
+
+/* From here on the handle is one of the heap that lies so. */
+static void settle(struct memslot_heap *heap, const struct memslot_heap *now)
+{
+	heap->base = now->base;
+	heap->state = now->state;
+	heap->capacity = now->capacity;
+	heap->data = now->data;
+	heap->run_map = now->run_map;
+	heap->grain_map = now->grain_map;
+	heap->bias = now->bias;
+	heap->arena = now->arena;
+	heap->arena.bias = &heap->bias;
+	heap->references++;
+	heap->slot->bound = true;
 }
 
 /* An empty heap over zeros. */
@@ -82,7 +98,7 @@ static void write_state(struct memslot_heap *heap, uint64_t headroom)
 	memset(state->partial, 0xff, sizeof state->partial);
 	ms_bins_init(&state->bins);
 	(void)ms_bins_add(&heap->arena, 0,
-		(uint32_t)((memslot_slot_size(heap->slot) - heap->data) >> MS_HEAP_UNIT_SHIFT));
+		(uint32_t)((ms_heap_committed(heap) - heap->data) >> MS_HEAP_UNIT_SHIFT));
 	state->magic = MS_HEAP_MAGIC; /* last: from here on there is a heap */
 }
 
@@ -90,7 +106,7 @@ MS_EXPORT int memslot_heap_create(struct memslot_slot *slot, const struct memslo
 	struct memslot_heap **ret_heap)
 {
 	struct memslot_heap_opts taken;
-	struct memslot_heap *heap;
+	struct memslot_heap *heap, now;
 	uint64_t headroom, size;
 	int error;
 
@@ -98,49 +114,63 @@ MS_EXPORT int memslot_heap_create(struct memslot_slot *slot, const struct memslo
 		return -EINVAL;
 	error = ms_opts_take(&taken, sizeof taken, sizeof taken, 0, opts);
 	if (!error)
+		error = lay_out(&now, slot, memslot_slot_capacity(slot)) ? 0 : -EMSGSIZE;
+	if (!error)
 		error = handle_of(slot, &heap);
 	if (error)
 		return error;
 	headroom = taken.headroom == MEMSLOT_NONE ? 0
-		   : taken.headroom		  ? ms_min(taken.headroom, heap->capacity)
+		   : taken.headroom		  ? ms_min(taken.headroom, now.capacity)
 						  : HEADROOM;
-	size = ms_min(heap->data + MS_HEAP_RUN + headroom, heap->capacity);
+	size = ms_min(now.data + MS_HEAP_RUN + headroom, now.capacity);
 	error = memslot_slot_instantiate(slot, NULL, size);
 	if (error)
 		return error;
+	settle(heap, &now);
 	write_state(heap, headroom);
-	slot->bound = true;
 	heap->on_misuse = taken.on_misuse;
 	heap->context = taken.context;
-	heap->references++;
 	*ret_heap = heap;
 	return 0;
 }
 
+/* Where the heap that the slot holds lies, of which a guest may have written every byte. */
+static int find_heap(struct memslot_slot *slot, struct memslot_heap *ret_now)
+{
+	const struct ms_heap_state *state = memslot_slot_base(slot);
+	size_t capacity;
+
+	if (memslot_slot_size(slot) < sizeof *state || state->magic != MS_HEAP_MAGIC)
+		return -EUCLEAN;
+	if (state->address != (uintptr_t)state)
+		return -EADDRNOTAVAIL;
+	capacity =
+		*(const volatile uint64_t *)&state->capacity; /* what is compared is what is used */
+	if (capacity > memslot_slot_capacity(slot))
+		return -EMSGSIZE;
+	return lay_out(ret_now, slot, capacity) ? 0 : -EUCLEAN;
+}
+
 MS_EXPORT int memslot_heap_open(struct memslot_slot *slot, struct memslot_heap **ret_heap)
 {
-	struct memslot_heap *heap;
+	struct memslot_heap *heap, now;
 	int error;
 
 	if (!slot || !ret_heap)
 		return -EINVAL;
 	error = ms_state_usable(slot);
 	if (!error)
+		error = find_heap(slot, &now);
+	/* Without an image it was made here. */
+	if (!error && slot->image)
+		error = ms_program_check(slot->image);
+	if (!error)
+		error = memslot_heap_check(&now);
+	if (!error)
 		error = handle_of(slot, &heap);
 	if (error)
-		return error == -EMSGSIZE ? -EUCLEAN : error;
-	if (!ms_heap_ready(heap))
-		return -EUCLEAN;
-	if (heap->state->address != (uintptr_t)heap->base)
-		return -EADDRNOTAVAIL;
-	/* Without an image it was made here. */
-	error = slot->image ? ms_program_check(slot->image) : 0;
-	if (!error)
-		error = memslot_heap_check(heap);
-	if (error)
 		return error;
-	slot->bound = true;
-	heap->references++;
+	settle(heap, &now);
 	*ret_heap = heap;
 	return 0;
 }
@@ -175,9 +205,8 @@ MS_EXPORT int memslot_heap_check(const struct memslot_heap *heap)
 	if (!ms_heap_ready(heap))
 		return -EUCLEAN;
 	state = heap->state;
-	units = (memslot_slot_size(heap->slot) - heap->data) >> MS_HEAP_UNIT_SHIFT;
-	if (state->capacity != heap->capacity || state->high > units ||
-		state->bins.free_units + state->bins.live_units != units ||
+	units = (ms_heap_committed(heap) - heap->data) >> MS_HEAP_UNIT_SHIFT;
+	if (state->high > units || state->bins.free_units + state->bins.live_units != units ||
 		!ms_bins_check(&heap->arena) || !ms_blocks_check(heap, &count) ||
 		!ms_small_check(heap, &count))
 		return -EUCLEAN;

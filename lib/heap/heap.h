@@ -31,7 +31,7 @@
 struct ms_heap_state {
 	uint64_t magic;
 	uint64_t address; /* of the slot when it was made */
-	uint64_t capacity, headroom;
+	uint64_t capacity, headroom; /* the capacity of the slot when it was made */
 	uint64_t root;
 	uint64_t live, live_bytes;
 	uint32_t first, last;		   /* nodes of the one region */
@@ -54,7 +54,7 @@ struct memslot_heap {
 	struct memslot_slot *slot;
 	unsigned char *base;
 	struct ms_heap_state *state;
-	size_t capacity, data; /* objects lie in [data, capacity) of the slot */
+	size_t capacity, data; /* the recorded one; objects lie in [data, capacity) of the slot */
 	uint8_t *run_map;      /* of each run-sized stretch of the slot: class + 1, or 0 */
 	uint32_t *grain_map;   /* of each grain: node + 1 of the block that begins there, or 0 */
 	struct ms_arena arena;
@@ -68,7 +68,14 @@ struct memslot_heap {
 /* Is there a heap in the slot? It may show something else by now. */
 static inline bool ms_heap_ready(const struct memslot_heap *heap)
 {
-	return memslot_slot_size(heap->slot) > heap->data && heap->state->magic == MS_HEAP_MAGIC;
+	return memslot_slot_size(heap->slot) > heap->data && heap->state->magic == MS_HEAP_MAGIC &&
+	       heap->state->capacity == heap->capacity;
+}
+
+/* Bytes of the slot that are the heap's: it ends where it would in the slot that it was made in. */
+static inline size_t ms_heap_committed(const struct memslot_heap *heap)
+{
+	return ms_min(memslot_slot_size(heap->slot), heap->capacity);
 }
 
 /* What a check found: used nodes, objects, and their bytes. */

@@ -30,7 +30,7 @@ static struct ms_heap_run *run_numbered(const struct memslot_heap *heap, size_t 
 	uintptr_t address = (((uintptr_t)heap->base >> MS_HEAP_RUN_SHIFT) + number)
 			    << MS_HEAP_RUN_SHIFT;
 	uintptr_t first = (uintptr_t)heap->base + heap->data;
-	uintptr_t end = (uintptr_t)heap->base + memslot_slot_size(heap->slot);
+	uintptr_t end = (uintptr_t)heap->base + ms_heap_committed(heap);
 	struct ms_heap_run *run = (struct ms_heap_run *)address;
 
 	if (number > heap->capacity >> MS_HEAP_RUN_SHIFT || address < first ||
