@@ -103,13 +103,38 @@ def answers_from_a_file(name):
     return differences([("--open", opened, once), ("--once", once[0], 0)])
 
 
+def refuses_foreign_files(name):
+    """A file of the other interpreter, one without a heap at another address, and one at the same."""
+    other = {"lua": "duk", "duk": "lua"}[name]
+    wrong = []
+    with tempfile.TemporaryDirectory() as folder:
+        status, output = tap.command([memslot, other, "--save", f"{folder}/other", "--json"])
+        if "built without" in output or "randomization" in output:
+            raise tap.Skip(output.strip())
+        if status:
+            return tap.wrong(status, output, "--save")
+        with open(f"{folder}/raw", "wb") as file:
+            file.write(b"no heap" * 4096)
+        for to, base in (("elsewhere", "0x300000000000"), ("here", "0x200000000000")):
+            tap.command([memslot, "image", "build", "--base", base, "-o", f"{folder}/{to}",
+                         f"{folder}/raw"])
+        for file in ("other", "elsewhere", "here"):
+            status, output = tap.command([memslot, name, "--open", f"{folder}/{file}"])
+            if "built without" in output:
+                raise tap.Skip(output.strip())
+            if status != 1 or f"{file}: not a file of 'memslot {name} --save'" not in output:
+                wrong += [f"{file}: exit status {status}", *output.splitlines()]
+    return wrong
+
+
 def main():
     global memslot
     memslot = os.path.abspath(sys.argv[1])
     return tap.run([(f"{name} {test.__name__.replace('_', ' ')}", functools.partial(test, name))
                     for name in INTERPRETERS
                     for test in (serves, leaks_no_files, rewinds_rogues, shares_a_pool,
-                                 wrong_answers_are_noticed, answers_from_a_file)])
+                                 wrong_answers_are_noticed, answers_from_a_file,
+                                 refuses_foreign_files)])
 
 
 if __name__ == "__main__":

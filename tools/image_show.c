@@ -36,8 +36,8 @@ static void print_pointers(const json_t *object)
 
 	if (json_is_null(objects))
 		return;
-	printf("%-14s into %" JSON_INTEGER_FORMAT " objects of the program, ", "pointers",
-		json_integer_value(objects));
+	printf("%-14s into %" JSON_INTEGER_FORMAT " object%s of the program, ", "pointers",
+		json_integer_value(objects), json_integer_value(objects) == 1 ? "" : "s");
 	if (json_is_null(strays))
 		printf("elsewhere: not counted\n");
 	else

@@ -27,6 +27,7 @@
 #define CAPACITY (32 * MIB)
 #define BASE ((void *)(uintptr_t)0x200000000000) /* far from everything */
 #define ANSWER 1024
+#define NOTE 64
 #define ROUNDS 31
 
 /* --- a layout without chance --- */
@@ -73,6 +74,27 @@ static int make_slot(struct memslot_slot **ret_slot)
 	return memslot_slot_create(CAPACITY, &opts, ret_slot);
 }
 
+/* In the image's note: whose heap it is. Another interpreter would follow its root to nonsense. */
+static int make_note(const struct saved *saved, char note[NOTE])
+{
+	return snprintf(note, NOTE, "memslot %s", saved->command);
+}
+
+/* Of this interpreter's --save, or told. */
+static int check_origin(const struct saved *saved, const struct memslot_image *image)
+{
+	const void *found = NULL;
+	size_t size = 0;
+	char note[NOTE];
+
+	if (memslot_image_base_address(image) == BASE &&
+		memslot_image_note(image, &found, &size) == 0 &&
+		size == (size_t)make_note(saved, note) && memcmp(found, note, size) == 0)
+		return 0;
+	complain(0, "%s: not a file of 'memslot %s --save'", saved->file, saved->command);
+	return -EPROTO;
+}
+
 /* MAP_FILE: one request touches a part of it only. */
 static int show_file(const struct saved *saved, struct memslot_slot *slot)
 {
@@ -83,7 +105,9 @@ static int show_file(const struct saved *saved, struct memslot_slot *slot)
 
 	if (error)
 		return error;
-	error = memslot_slot_instantiate(slot, image, memslot_image_size(image));
+	error = check_origin(saved, image);
+	if (!error)
+		error = memslot_slot_instantiate(slot, image, memslot_image_size(image));
 	memslot_image_unref(image); /* the slot has one */
 	return error ? error : saved->open(saved->context, slot);
 }
@@ -180,9 +204,9 @@ static void report(const struct saved *saved, uint64_t size,
 	} else {
 		if (stats->strays != MEMSLOT_NONE)
 			snprintf(count, sizeof(count), "%llu", (unsigned long long)stats->strays);
-		printf("%s: %s at %p, pointers into %llu objects of the program, %s elsewhere\n",
+		printf("%s: %s at %p, pointers into %llu object%s of the program, %s elsewhere\n",
 			saved->file, format_size(size, bytes, sizeof(bytes)), BASE,
-			(unsigned long long)stats->objects, count);
+			(unsigned long long)stats->objects, stats->objects == 1 ? "" : "s", count);
 		printf("a process that boots and answers  %6.2f ms\n"
 		       "a process that opens and answers  %6.2f ms  (medians of %d, by turns)\n",
 			medians[ONCE] / 1e6, medians[OPEN] / 1e6, ROUNDS);
@@ -190,12 +214,28 @@ static void report(const struct saved *saved, uint64_t size,
 	json_decref(object);
 }
 
+/* What was booted, with the note. */
+static int boot_noted(
+	const struct saved *saved, struct memslot_slot *slot, struct memslot_image **ret_image)
+{
+	struct memslot_image_opts opts = {.size = sizeof(opts)};
+	char note[NOTE];
+	int error = saved->boot(saved->context, slot, ret_image);
+
+	if (error)
+		return error;
+	memslot_image_unref(*ret_image); /* the slot has one */
+	opts.note_size = (size_t)make_note(saved, note);
+	opts.note = note;
+	return memslot_slot_capture(slot, &opts, ret_image);
+}
+
 static int save(const struct saved *saved, struct memslot_slot *slot)
 {
 	struct memslot_image_stats stats = {.size = sizeof(stats)};
 	struct memslot_image *image;
 	double medians[WAYS];
-	int error = saved->boot(saved->context, slot, &image);
+	int error = boot_noted(saved, slot, &image);
 
 	if (error)
 		return error;
