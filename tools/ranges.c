@@ -34,7 +34,7 @@ static const struct argp_option options[] = {
 	{"arena", 'a', "SIZE", 0, "Bytes that are managed (default 256M)", 0},
 	{"operations", 'n', "N", 0, "Allocations and frees that are timed (default 1000000)", 0},
 	{"rounds", 'r', "N", 0, "Each allocator so many times, by turns (default 5)", 0},
-	{"seed", 's', "N", 0, "Of the trace (default 1)", 0},
+	{"seed", 's', "N", 0, "Of the steps (default 1)", 0},
 	{"json", 'j', NULL, 0, "Print a JSON object", 0},
 	{"as", KEY_AS, "NAME", OPTION_HIDDEN, "Be that measurement", 0},
 	{0},

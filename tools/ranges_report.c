@@ -43,10 +43,10 @@ static void print_text(const struct ranges_run *run)
 	const struct ranges_figures *ours = &run->figures[UNLOCKED];
 	char size[32];
 
-	printf("%s arena, %llu operations, %llu rounds by turns, seed %llu; medians\n\n",
+	printf("%s arena, %llu operations, %llu round%s by turns, seed %llu; medians\n\n",
 		format_size(run->trace.arena, size, sizeof(size)),
 		(unsigned long long)run->trace.operations, (unsigned long long)run->rounds,
-		(unsigned long long)run->trace.seed);
+		run->rounds == 1 ? "" : "s", (unsigned long long)run->trace.seed);
 	printf("%-34s %8s | %8s %8s %8s | %s\n", "", "ns a call", "alloc", "median", "p99.9",
 		"failed");
 	for (int who = 0; who < RANGES_WHOS; who++) {
@@ -62,7 +62,9 @@ static void print_text(const struct ranges_run *run)
 	putchar('\n');
 	if (run->to_peer > 0)
 		printf("unlocked to the faster of mimalloc and jemalloc: %.2f\n", run->to_peer);
-	printf("the lock: %.1f ns a call; p99.9 to mean: %.1f\n", run->locked_ns,
+	printf("locked less unlocked: %+.1f ns a call (small differences are noise)\n",
+		run->locked_ns);
+	printf("unlocked, p99.9 to mean: %.1f\n",
 		ours->alloc_mean > 0 ? ours->alloc_p999 / ours->alloc_mean : 0);
 	printf("full at the first failure: %.3f, sizes up to 64 KiB: %.3f\n",
 		ours->first_failure[0], ours->first_failure[1]);
