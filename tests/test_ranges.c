@@ -198,7 +198,8 @@ START_TEST(options_out_of_order_are_refused)
 	static const struct memslot_ranges_opts bad[] = {
 		{.unit = 3}, {.unit = 1ull << 31}, {.min_align = 3}, {.max_align = 5},
 		{.min_align = 64, .max_align = 32}, {.min_size = 10, .max_size = 9},
-		{.region_size = 4096}, {.flags = 4},
+		{.region_size = 4096}, {.flags = 4}, {.max_size = MEMSLOT_NONE},
+		{.max_align = MEMSLOT_NONE},
 	};
 	struct memslot_ranges_opts opts;
 	struct memslot_ranges *ranges = (struct memslot_ranges *)1;
@@ -444,6 +445,9 @@ START_TEST(a_drained_region_goes_back_with_its_last_range)
 	ck_assert_int_eq(memslot_ranges_drain(ranges, 5), 0);
 	ck_assert_int_eq(alloc_error(ranges, 16, 0, 0, 0), -ENOSPC);
 	ck_assert_int_eq(alloc_error(ranges, 16, 0, MEMSLOT_RANGE_FIXED, at), -EEXIST);
+	ck_assert_int_eq(memslot_ranges_resize(ranges, &kept[1], 1000), 0);
+	ck_assert_int_eq(memslot_ranges_resize(ranges, &kept[1], 1009), -ENOSPC);
+	ck_assert_int_eq(memslot_ranges_resize(ranges, &kept[1], 900), -ENOSPC);
 	ck_assert_uint_eq(stats(ranges).live, 4);
 	ck_assert_uint_eq(stats(ranges).free_bytes, 0);
 	ck_assert_uint_eq(stats(ranges).live_bytes, 4 * 1008);

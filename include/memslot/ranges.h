@@ -60,7 +60,7 @@ struct memslot_region {
  * flags        MEMSLOT_RANGES_*
  * unit         a power of two, up to 1 GiB, with a pool up to a page; default 16
  * min_align    of every range, a power of two; default the unit
- * max_align    default unlimited
+ * max_align    default unlimited; for this and max_size MEMSLOT_NONE is an error
  * min_size     default 1
  * max_size     default unlimited
  * max_ranges   live ones, up to 2^26; default 2^20
@@ -180,7 +180,7 @@ int memslot_ranges_free_at(struct memslot_ranges *ranges, uint64_t offset);
 
 /*
  * Longer or shorter, where it is. Its handle stays.
- *   range  updated
+ *   range  updated; as many units as it has: 0, also where its region is drained
  * Errors: -ENOSPC the units behind it are not free; shorter, and its region is drained or no bookkeeping
  *         is left; -EBUSY shorter, and guarded; -ESTALE; -EINVAL, -EMSGSIZE sizes as in alloc
  */

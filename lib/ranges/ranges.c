@@ -67,6 +67,8 @@ static int configure(struct memslot_ranges *ranges, const struct memslot_ranges_
 	ranges->pool = opts->pool;
 	ranges->release = opts->release;
 	ranges->context = opts->context;
+	if (opts->max_size == MEMSLOT_NONE || opts->max_align == MEMSLOT_NONE)
+		return -EINVAL;
 	if (!is_power(unit) || unit > 1u << 30 || !is_power(ranges->min_align) ||
 		(ranges->max_align != UINT64_MAX && !is_power(ranges->max_align)) ||
 		ms_max(ranges->min_align, unit) > ranges->max_align ||
