@@ -35,7 +35,8 @@ extern "C" {
  * `size` is the default for ever, and so is a NULL pointer. A size smaller than the first released
  * struct, or an unknown flag: -EINVAL. Non-zero bytes in a tail that this library does not know:
  * -E2BIG (the caller was built against a newer header). Source: openat2(2), clone3(2).
- * MEMSLOT_OPTS needs at least one member under -pedantic; for none, pass NULL.
+ * MEMSLOT_OPTS needs at least one member under -pedantic; for none, pass NULL. Output structs: {.size =
+ * sizeof(struct x)}.
  */
 #ifndef __cplusplus
 #define MEMSLOT_OPTS(type, ...) ((struct type){.size = sizeof(struct type), __VA_ARGS__})
