@@ -106,7 +106,7 @@ static unsigned char *spoilt(unsigned place, uint32_t number, size_t *ret_room)
 		return (unsigned char *)heap->grain_map;
 	case ENEMY_RUNS:
 		*ret_room = (CAPACITY >> MS_HEAP_RUN_SHIFT) + 2;
-		return heap->run_map;
+		return (unsigned char *)heap->run_map;
 	case ENEMY_RUN_HEADS:
 		*ret_room = sizeof(struct ms_heap_run);
 		return base + heap->data + run * MS_HEAP_RUN;

@@ -323,8 +323,8 @@ START_TEST(a_ring_of_nodes_is_walked_once)
 
 	SKIP_IF(nodes == MAP_FAILED, "no address space");
 	ms_bins_init(&bins);
-	memset(bins.columns, 0xff, sizeof bins.columns);
-	memset(bins.head, 0, sizeof bins.head);
+	memset((void *)bins.columns, 0xff, sizeof bins.columns);
+	memset((void *)bins.head, 0, sizeof bins.head);
 	bins.rows = UINT32_MAX;
 	nodes[0].size = MS_BINS_USED; /* every head is 0, and the node's next is itself */
 	for (int i = 0; i < 2; i++)

@@ -150,8 +150,9 @@ END_TEST
 /* --- check sees it --- */
 
 /* One word is changed, looked at, and put back. */
-static void assert_seen(const char *what, void *word, uint32_t value)
+static void assert_seen(const char *what, volatile void *where, uint32_t value)
 {
+	void *word = (void *)where;
 	struct memslot_heap *heap = enemy_heap(), *again;
 	uint32_t before;
 
@@ -176,7 +177,7 @@ static struct ms_heap_run *some_run(const struct memslot_heap *heap)
 {
 	uintptr_t number = (uintptr_t)heap->base >> MS_HEAP_RUN_SHIFT;
 
-	for (const uint8_t *class = heap->run_map; *class == 0; class ++)
+	for (const volatile uint8_t *class = heap->run_map; *class == 0; class ++)
 		number++;
 	return (struct ms_heap_run *)(number << MS_HEAP_RUN_SHIFT);
 }

@@ -7,17 +7,25 @@
  * Boot an interpreter on a heap, checkpoint the slot, and every request starts from there: reset puts
  * heap, objects and free lists back to that moment. The handle lies outside the slot and remembers
  * nothing that a reset rewinds. No boundary against native code that writes into the slot: such code
- * can make the heap hand out nonsense, inside the slot; what the heap reads from the slot it checks
- * before it follows it, so that it touches nothing outside.
+ * can make the heap hand out nonsense, inside the slot; what the heap reads from the slot it reads once
+ * and checks before it follows it, so that it touches nothing outside. The same holds while a call runs:
+ * a thread of the guest that writes then may spoil the heap and what the call answers, and touches
+ * nothing outside the slot.
+ *
+ * The handle is for the heap that was made or opened, and for images taken of it; while the slot shows
+ * any other image there is no heap, until that one is opened. A file that an image maps
+ * (MEMSLOT_IMAGE_MAP_FILE) must not be cut short while its heap is used: the calls read the slot, and
+ * where the file has ended that is SIGBUS.
  *
  * Common keys:
  * Units:   bytes.
  * Owner:   the slot is the caller's. Handles end with it: memslot_slot_destroy() and
  *          memslot_pool_release() free them. The heap moves the slot's edge up as it needs; reset takes
- *          it back.
+ *          it back. Who moves it up beside that gives room to the heap; down: objects are lost.
  * Threads: one at a time.
  * Fork:    a child's copy works, as the slot's.
- * Errors:  -EINVAL for NULL.
+ * Errors:  -EINVAL for NULL. -ESTALE the slot is unknown, or dead in this child (DONTFORK, held): a
+ *          call that returns a pointer then returns NULL, and nothing is touched.
  * Since:   0.1
  * Source:  D. Leijen et al., Mimalloc: Free List Sharding in Action, 2019 (runs of one size);
  *          memslot/ranges.h for the rest
@@ -60,8 +68,9 @@ struct memslot_heap_stats {
 
 /*
  * Make a heap in a slot, which becomes bound: images of it carry its address. What the slot holds is
- * lost, and on_reset runs before there is a heap. Checkpoint before the first reset: a reset comes back
- * to the last image, and a create, the second one in a slot as well, makes that zeros, with no heap.
+ * lost, and on_reset runs before there is a heap; later it may write to objects only. Checkpoint before
+ * the first reset: a reset comes back to the last image, and a create, the second one in a slot as
+ * well, makes that zeros, with no heap.
  *   slot      its size is set by the heap; a slot has one heap handle for as long as it is out
  *   opts      NULL: defaults, also where an earlier create had others
  *   ret_heap  the handle; the same for each create and open of a slot
@@ -102,7 +111,8 @@ void memslot_heap_close(struct memslot_heap *heap);
 void *memslot_heap_alloc(struct memslot_heap *heap, size_t size, size_t align);
 
 /*
- * count objects of `size` bytes, zero. Pages that nobody has had are not cleared again.
+ * count objects of `size` bytes, zero. Pages that nobody has had are not cleared again; but in a slot
+ * with an on_reset, or that had exempt pages, all are.
  * Returns NULL when there is no room or count * size overflows.
  * Errors: none
  */

@@ -11,8 +11,9 @@
 
 /* Where a live object lies. */
 struct object {
-	struct ms_heap_run *run; /* NULL: a block */
-	uint32_t number;	 /* in the run; or the block's node */
+	struct ms_small small; /* run is NULL: a block */
+	uint32_t number;       /* in the run */
+	struct ms_block block;
 	size_t bytes;
 };
 
@@ -23,17 +24,15 @@ static bool find(const struct memslot_heap *heap, const void *ptr, struct object
 	if (!ms_heap_ready(heap) || (const unsigned char *)ptr < heap->base + heap->data ||
 		offset % MS_HEAP_UNIT || offset >= ms_heap_committed(heap))
 		return false;
-	ret_object->run = ms_small_at(heap, offset);
-	if (ret_object->run) {
-		ret_object->number = ms_small_object(heap, ret_object->run, offset);
-		ret_object->bytes = ms_heap_class_bytes(ret_object->run->class);
+	if (ms_small_at(heap, offset, &ret_object->small)) {
+		ret_object->number = ms_small_object(heap, &ret_object->small, offset);
+		ret_object->bytes = ms_heap_class_bytes(ret_object->small.class);
 		return ret_object->number != MS_HEAP_NONE;
 	}
-	ret_object->number = ms_blocks_at(heap, offset);
-	if (ret_object->number == MS_BINS_NONE)
+	ret_object->small.run = NULL;
+	if (!ms_blocks_at(heap, offset, &ret_object->block))
 		return false;
-	ret_object->bytes = (size_t)ms_bins_size(&heap->arena.nodes[ret_object->number])
-			    << MS_HEAP_UNIT_SHIFT;
+	ret_object->bytes = ms_block_bytes(&ret_object->block);
 	return true;
 }
 
@@ -78,10 +77,10 @@ MS_EXPORT void *memslot_heap_alloc_zeroed(struct memslot_heap *heap, size_t coun
 
 static void release(struct memslot_heap *heap, const struct object *object)
 {
-	if (object->run)
-		ms_small_free(heap, object->run, object->number);
+	if (object->small.run)
+		ms_small_free(heap, &object->small, object->number);
 	else
-		ms_blocks_free(heap, object->number);
+		ms_blocks_free(heap, &object->block);
 }
 
 MS_EXPORT void memslot_heap_free(struct memslot_heap *heap, void *ptr)
@@ -114,8 +113,9 @@ MS_EXPORT void *memslot_heap_realloc(struct memslot_heap *heap, void *ptr, size_
 		release(heap, &object);
 		return NULL;
 	}
-	if (object.run ? size <= object.bytes
-		       : size > MS_HEAP_SMALL_MAX && ms_blocks_resize(heap, object.number, size))
+	if (object.small.run
+			? size <= object.bytes
+			: size > MS_HEAP_SMALL_MAX && ms_blocks_resize(heap, &object.block, size))
 		return ptr;
 	moved = alloc(heap, size, 0, &used);
 	if (!moved) /* a smaller one fits where it is: interpreters rely on it */

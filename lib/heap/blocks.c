@@ -8,120 +8,128 @@
  */
 #include "heap/heap.h"
 
-#include <errno.h>
-
 #define UNITS_MIN ((1u << MS_HEAP_GRAIN_SHIFT >> MS_HEAP_UNIT_SHIFT) + 1)
 
-static size_t offset_of(const struct memslot_heap *heap, const struct ms_node *node)
+/* The node as it is now. False: it does not have so many units, or leaves what is committed. */
+static bool look(
+	const struct memslot_heap *heap, uint32_t index, uint64_t units, struct ms_block *ret_block)
 {
-	return heap->data + ((size_t)node->offset << MS_HEAP_UNIT_SHIFT);
-}
+	const struct ms_node *node = &heap->arena.nodes[index];
 
-/* Does it have so many units, and lie in what is committed? */
-static bool holds(const struct memslot_heap *heap, const struct ms_node *node, uint64_t units)
-{
-	return ms_bins_size(node) >= units &&
-	       offset_of(heap, node) + ((size_t)ms_bins_size(node) << MS_HEAP_UNIT_SHIFT) <=
-		       ms_heap_committed(heap);
+	*ret_block = (struct ms_block){.node = index,
+		.units = ms_bins_size(node),
+		.offset = heap->data + ((size_t)node->offset << MS_HEAP_UNIT_SHIFT)};
+	return ret_block->units >= units &&
+	       ret_block->offset + ms_block_bytes(ret_block) <= ms_heap_committed(heap);
 }
 
 /* Commit at least so many bytes more, if there are any. */
 static bool commit(struct memslot_heap *heap, uint64_t bytes)
 {
 	size_t size = ms_heap_committed(heap), left = heap->capacity - size;
+	uint64_t known = ms_heap_known(heap) << MS_HEAP_UNIT_SHIFT;
+	uint64_t spare = known < size - heap->data ? size - heap->data - known : 0;
 	uint64_t more, wanted = bytes + ms_min(heap->state->headroom, heap->capacity);
 
-	if (left == 0 || !ms_round_up(wanted, &more))
+	/* What somebody else committed comes first. */
+	if (!ms_round_up(wanted - ms_min(wanted, spare), &more))
 		return false;
 	more = ms_min(more, left);
-	if (memslot_slot_resize(heap->slot, size + more))
+	if (spare + more == 0 || (more && memslot_slot_resize(heap->slot, size + more)))
 		return false;
-	if (ms_bins_extend(&heap->arena, 0, (uint32_t)(more >> MS_HEAP_UNIT_SHIFT)))
+	if (ms_bins_extend(&heap->arena, 0, (uint32_t)((spare + more) >> MS_HEAP_UNIT_SHIFT)))
 		return true;
-	(void)memslot_slot_resize(heap->slot, size); /* nonsense: nobody knows of it */
+	if (more) /* nonsense: nobody knows of it */
+		(void)memslot_slot_resize(heap->slot, size);
 	return false;
 }
 
-uint32_t ms_blocks_take(
-	struct memslot_heap *heap, uint64_t units, uint64_t align_units, uint64_t *ret_fresh)
+/* Units before this one may hold something: somebody had them, an image has bytes there, or what a
+ * reset leaves is not known. The guest's own `high` can at most take more for fresh than is. */
+static uint64_t stained(const struct memslot_heap *heap)
 {
-	struct ms_heap_state *state = heap->state;
-	const struct ms_node *node;
-	uint32_t index, end;
+	const struct memslot_image *image = heap->slot->image;
+	const struct ms_extent *last;
+	size_t end;
+
+	if (heap->slot->on_reset || heap->slot->spoilt_beyond)
+		return UINT64_MAX;
+	if (!image || image->extent_count == 0)
+		return heap->state->high;
+	last = &image->extents[image->extent_count - 1];
+	end = ms_pages_to_bytes(last->first + last->count);
+	end -= ms_min(end, heap->data);
+	return ms_max(heap->state->high, end >> MS_HEAP_UNIT_SHIFT);
+}
+
+bool ms_blocks_take(struct memslot_heap *heap, uint64_t units, uint64_t align_units,
+	struct ms_block *ret_block, uint64_t *ret_fresh)
+{
+	uint64_t from = stained(heap), first, end;
+	uint32_t index;
 
 	if (units + align_units >= heap->capacity >> MS_HEAP_UNIT_SHIFT)
-		return MS_BINS_NONE;
+		return false;
 	index = ms_bins_alloc(&heap->arena, (uint32_t)units, (uint32_t)align_units, false);
 	if (index == MS_BINS_NONE && commit(heap, (units + align_units) << MS_HEAP_UNIT_SHIFT))
 		index = ms_bins_alloc(&heap->arena, (uint32_t)units, (uint32_t)align_units, false);
-	if (index == MS_BINS_NONE)
-		return index;
-	node = &heap->arena.nodes[index];
-	if (!holds(heap, node, units))
-		return MS_BINS_NONE; /* nonsense */
-	end = node->offset + ms_bins_size(node);
-	*ret_fresh = end > state->high ? end - ms_max(state->high, node->offset) : 0;
-	state->high = (uint32_t)ms_max(state->high, end);
-	return index;
+	if (index == MS_BINS_NONE || !look(heap, index, units, ret_block))
+		return false; /* no room, or nonsense */
+	first = (ret_block->offset - heap->data) >> MS_HEAP_UNIT_SHIFT;
+	end = first + ret_block->units;
+	*ret_fresh = end > from ? end - ms_max(from, first) : 0;
+	heap->state->high = (uint32_t)ms_max(heap->state->high, end);
+	return true;
 }
 
 void *ms_blocks_alloc(struct memslot_heap *heap, size_t size, size_t align, size_t *ret_used)
 {
-	uint64_t units, fresh = 0;
-	uint32_t index;
-	size_t offset;
+	uint64_t units, fresh;
+	struct ms_block block;
 
 	if (size > heap->capacity || align > heap->capacity)
 		return NULL;
 	units = ms_max((size + MS_HEAP_UNIT - 1) >> MS_HEAP_UNIT_SHIFT, UNITS_MIN);
-	index = ms_blocks_take(heap, units, ms_max(align >> MS_HEAP_UNIT_SHIFT, 1), &fresh);
-	if (index == MS_BINS_NONE)
+	if (!ms_blocks_take(heap, units, ms_max(align >> MS_HEAP_UNIT_SHIFT, 1), &block, &fresh))
 		return NULL;
-	offset = offset_of(heap, &heap->arena.nodes[index]);
-	heap->grain_map[offset >> MS_HEAP_GRAIN_SHIFT] = index + 1;
+	heap->grain_map[block.offset >> MS_HEAP_GRAIN_SHIFT] = block.node + 1;
 	heap->state->live++;
-	heap->state->live_bytes += (uint64_t)ms_bins_size(&heap->arena.nodes[index])
-				   << MS_HEAP_UNIT_SHIFT;
-	*ret_used = (size_t)(ms_bins_size(&heap->arena.nodes[index]) - fresh) << MS_HEAP_UNIT_SHIFT;
-	return heap->base + offset;
+	heap->state->live_bytes += ms_block_bytes(&block);
+	*ret_used = ms_block_bytes(&block) - (fresh << MS_HEAP_UNIT_SHIFT);
+	return heap->base + block.offset;
 }
 
-uint32_t ms_blocks_at(const struct memslot_heap *heap, size_t offset)
+bool ms_blocks_at(const struct memslot_heap *heap, size_t offset, struct ms_block *ret_block)
 {
 	uint32_t index = heap->grain_map[offset >> MS_HEAP_GRAIN_SHIFT] - 1;
-	const struct ms_node *node;
 
-	if (index >= heap->arena.node_max)
-		return MS_BINS_NONE;
-	node = &heap->arena.nodes[index];
-	return ms_bins_used(node) && offset_of(heap, node) == offset && holds(heap, node, UNITS_MIN)
-		       ? index
-		       : MS_BINS_NONE;
+	return index < heap->arena.node_max && ms_bins_used(&heap->arena.nodes[index]) &&
+	       look(heap, index, UNITS_MIN, ret_block) && ret_block->offset == offset;
 }
 
-void ms_blocks_free(struct memslot_heap *heap, uint32_t index)
+void ms_blocks_free(struct memslot_heap *heap, const struct ms_block *block)
 {
-	const struct ms_node *node = &heap->arena.nodes[index];
-
-	heap->grain_map[offset_of(heap, node) >> MS_HEAP_GRAIN_SHIFT] = 0;
+	heap->grain_map[block->offset >> MS_HEAP_GRAIN_SHIFT] = 0;
 	heap->state->live--;
-	heap->state->live_bytes -= (uint64_t)ms_bins_size(node) << MS_HEAP_UNIT_SHIFT;
-	ms_bins_free(&heap->arena, index);
+	heap->state->live_bytes -= ms_block_bytes(block);
+	ms_bins_free(&heap->arena, block->node);
 }
 
-bool ms_blocks_resize(struct memslot_heap *heap, uint32_t index, size_t size)
+bool ms_blocks_resize(struct memslot_heap *heap, const struct ms_block *block, size_t size)
 {
-	struct ms_node *node = &heap->arena.nodes[index];
-	uint64_t before = ms_bins_size(node);
-	uint64_t units =
-		ms_max(((uint64_t)size + MS_HEAP_UNIT - 1) >> MS_HEAP_UNIT_SHIFT, UNITS_MIN);
+	struct ms_block now;
+	uint64_t units, end;
 
-	if (units >= heap->capacity >> MS_HEAP_UNIT_SHIFT ||
-		!ms_bins_resize(&heap->arena, index, (uint32_t)units) || !holds(heap, node, units))
+	if (size > heap->capacity)
 		return false;
-	heap->state->live_bytes += (ms_bins_size(node) - before) << MS_HEAP_UNIT_SHIFT;
-	heap->state->high =
-		(uint32_t)ms_max(heap->state->high, (uint64_t)node->offset + ms_bins_size(node));
+	units = ms_max((size + MS_HEAP_UNIT - 1) >> MS_HEAP_UNIT_SHIFT, UNITS_MIN);
+	if (units >= heap->capacity >> MS_HEAP_UNIT_SHIFT ||
+		!ms_bins_resize(&heap->arena, block->node, (uint32_t)units) ||
+		!look(heap, block->node, units, &now) || now.offset != block->offset)
+		return false;
+	heap->state->live_bytes += ms_block_bytes(&now) - ms_block_bytes(block);
+	end = ((now.offset - heap->data) >> MS_HEAP_UNIT_SHIFT) + now.units;
+	heap->state->high = (uint32_t)ms_max(heap->state->high, end);
 	return true;
 }
 
@@ -130,18 +138,17 @@ bool ms_blocks_check(const struct memslot_heap *heap, struct ms_heap_count *coun
 	size_t grains = ms_heap_committed(heap) >> MS_HEAP_GRAIN_SHIFT;
 
 	for (size_t i = heap->data >> MS_HEAP_GRAIN_SHIFT; i < grains; i++) {
-		const struct ms_node *node;
-		if (heap->grain_map[i] == 0)
+		uint32_t mapped = heap->grain_map[i];
+		struct ms_block block;
+		if (mapped == 0)
 			continue;
-		if (heap->grain_map[i] > heap->arena.node_max)
-			return false;
-		node = &heap->arena.nodes[heap->grain_map[i] - 1];
-		if (offset_of(heap, node) >> MS_HEAP_GRAIN_SHIFT != i ||
-			ms_blocks_at(heap, offset_of(heap, node)) == MS_BINS_NONE)
+		if (mapped > heap->arena.node_max || !look(heap, mapped - 1, UNITS_MIN, &block) ||
+			block.offset >> MS_HEAP_GRAIN_SHIFT != i ||
+			!ms_blocks_at(heap, block.offset, &block))
 			return false;
 		count->nodes++;
 		count->live++;
-		count->live_bytes += (uint64_t)ms_bins_size(node) << MS_HEAP_UNIT_SHIFT;
+		count->live_bytes += ms_block_bytes(&block);
 	}
 	return true;
 }

@@ -55,6 +55,8 @@ static bool lay_out(struct memslot_heap *heap, struct memslot_slot *slot, size_t
 	return heap->data + 2 * MS_HEAP_RUN <= capacity;
 }
 
+static _Atomic(uint64_t) handles;
+
 /* The slot's handle, made if it has none. */
 static int handle_of(struct memslot_slot *slot, struct memslot_heap **ret_heap)
 {
@@ -66,6 +68,8 @@ static int handle_of(struct memslot_slot *slot, struct memslot_heap **ret_heap)
 			return -ENOMEM;
 		*heap = (struct memslot_heap){.slot = slot};
 		slot->heap = heap;
+		slot->heap_number =
+			atomic_fetch_add_explicit(&handles, 1, memory_order_relaxed) + 1;
 	}
 	*ret_heap = heap;
 	return 0;
@@ -95,7 +99,7 @@ static void write_state(struct memslot_heap *heap, uint64_t headroom)
 	state->address = (uintptr_t)heap->base;
 	state->capacity = heap->capacity;
 	state->headroom = headroom;
-	memset(state->partial, 0xff, sizeof state->partial);
+	memset((void *)state->partial, 0xff, sizeof state->partial);
 	ms_bins_init(&state->bins);
 	(void)ms_bins_add(&heap->arena, 0,
 		(uint32_t)((ms_heap_committed(heap) - heap->data) >> MS_HEAP_UNIT_SHIFT));
@@ -127,6 +131,8 @@ MS_EXPORT int memslot_heap_create(struct memslot_slot *slot, const struct memslo
 	if (error)
 		return error;
 	settle(heap, &now);
+	if (slot->on_reset) /* it may have written there */
+		memset(slot->base, 0, heap->data);
 	write_state(heap, headroom);
 	heap->on_misuse = taken.on_misuse;
 	heap->context = taken.context;
@@ -154,6 +160,7 @@ static int find_heap(struct memslot_slot *slot, struct memslot_heap *ret_now)
 MS_EXPORT int memslot_heap_open(struct memslot_slot *slot, struct memslot_heap **ret_heap)
 {
 	struct memslot_heap *heap, now;
+	uint64_t before;
 	int error;
 
 	if (!slot || !ret_heap)
@@ -165,11 +172,16 @@ MS_EXPORT int memslot_heap_open(struct memslot_slot *slot, struct memslot_heap *
 	if (!error && slot->image)
 		error = ms_program_check(slot->image);
 	if (!error)
-		error = memslot_heap_check(&now);
-	if (!error)
 		error = handle_of(slot, &heap);
 	if (error)
 		return error;
+	before = slot->heap_image;
+	slot->heap_image = slot->image ? slot->image->serial : 0;
+	error = memslot_heap_check(&now);
+	if (error) {
+		slot->heap_image = before;
+		return error;
+	}
 	settle(heap, &now);
 	*ret_heap = heap;
 	return 0;
@@ -199,16 +211,17 @@ MS_EXPORT int memslot_heap_check(const struct memslot_heap *heap)
 	const struct ms_heap_state *state;
 	struct ms_heap_count count = {0};
 	uint64_t units;
+	int error;
 
 	if (!heap)
 		return -EINVAL;
-	if (!ms_heap_ready(heap))
-		return -EUCLEAN;
+	error = ms_heap_state(heap);
+	if (error)
+		return error;
 	state = heap->state;
 	units = (ms_heap_committed(heap) - heap->data) >> MS_HEAP_UNIT_SHIFT;
-	if (state->high > units || state->bins.free_units + state->bins.live_units != units ||
-		!ms_bins_check(&heap->arena) || !ms_blocks_check(heap, &count) ||
-		!ms_small_check(heap, &count))
+	if (state->high > units || ms_heap_known(heap) > units || !ms_bins_check(&heap->arena) ||
+		!ms_blocks_check(heap, &count) || !ms_small_check(heap, &count))
 		return -EUCLEAN;
 	return count.nodes == state->bins.live && count.live == state->live &&
 			       count.live_bytes == state->live_bytes
@@ -220,11 +233,15 @@ MS_EXPORT int memslot_heap_stats(
 	const struct memslot_heap *heap, struct memslot_heap_stats *ret_stats)
 {
 	struct memslot_heap_stats stats = {.size = sizeof stats};
+	int error;
 
 	if (!heap || !ret_stats)
 		return -EINVAL;
-	stats.live = ms_heap_ready(heap) ? heap->state->live : 0;
-	stats.live_bytes = ms_heap_ready(heap) ? heap->state->live_bytes : 0;
+	error = ms_heap_state(heap);
+	if (error && error != -EUCLEAN)
+		return error;
+	stats.live = error ? 0 : heap->state->live;
+	stats.live_bytes = error ? 0 : heap->state->live_bytes;
 	stats.committed_bytes = memslot_slot_size(heap->slot);
 	stats.misuse = heap->misuse;
 	return ms_opts_give(ret_stats, &stats, sizeof stats);

@@ -16,6 +16,8 @@
 
 /* --- the object --- */
 
+static _Atomic(uint64_t) serials;
+
 int ms_image_new(size_t first, size_t pages, const void *note, size_t note_size,
 	struct memslot_image **ret_image)
 {
@@ -29,6 +31,7 @@ int ms_image_new(size_t first, size_t pages, const void *note, size_t note_size,
 	if (!image)
 		return -ENOMEM;
 	atomic_init(&image->refs, 1);
+	image->serial = atomic_fetch_add_explicit(&serials, 1, memory_order_relaxed) + 1;
 	image->fd = -1;
 	image->first = first;
 	image->pages = pages;

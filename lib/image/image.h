@@ -28,6 +28,8 @@ struct ms_extent {
 
 struct memslot_image {
 	_Atomic(uint64_t) refs;
+	uint64_t serial;	   /* never 0, never another one's */
+	uint64_t heap_number;	   /* of the heap's handle that it was taken under, or 0 */
 	_Atomic(uint64_t) learnt;  /* how its slots were best reset: ms_policy_pack */
 	int fd;			   /* slots map it, private */
 	uint64_t file_offset;	   /* of the image's first page in fd; page aligned */

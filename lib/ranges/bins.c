@@ -10,7 +10,9 @@
  * is in the bin of its size; bitmaps tell which bins hold one. Never touches the memory it manages
  * and makes no system call. Freeing needs no node. Indices are checked against the arena's own
  * bounds before they are followed, and walks are bounded, because bins and nodes may lie where a
- * guest can write: then anything may be answered, but nothing outside is touched.
+ * guest can write, even while a call runs: then anything may be answered, but nothing outside is
+ * touched. So an index is read once, into a local or an argument, and that copy is checked and
+ * used.
  *
  * Source: M. Masmano et al., TLSF, 2004 (two levels, two bitmaps, good fit); S. Aaltonen,
  * OffsetAllocator, 2023 (out of band, mantissa classes); the rest against the defects of both:
@@ -57,19 +59,21 @@ static struct ms_node *node_at(const struct ms_arena *arena, uint32_t index)
 static uint32_t node_new(struct ms_arena *arena)
 {
 	struct ms_bins *bins = arena->bins;
-	uint32_t index = bins->rest_first;
+	uint32_t index = bins->rest_first, resting = bins->resting, count = bins->node_count;
 	struct ms_node *node;
 
-	if (bins->resting > MS_BINS_REST ||
-		(bins->resting && bins->node_count >= arena->node_max)) {
+	if (resting > MS_BINS_REST || (resting && count >= arena->node_max)) {
 		node = node_at(arena, index);
 		if (!node)
 			return MS_BINS_NONE;
 		bins->rest_first = node->next;
-		bins->resting--;
+		bins->resting = resting - 1;
 		return index;
 	}
-	return bins->node_count < arena->node_max ? bins->node_count++ : MS_BINS_NONE;
+	if (count >= arena->node_max)
+		return MS_BINS_NONE;
+	bins->node_count = count + 1;
+	return count;
 }
 
 /* It rests, behind those freed before. */
@@ -170,7 +174,7 @@ static uint32_t head_of(const struct ms_bins *bins, uint32_t class)
 /* Units before the first aligned one of a free node. */
 static uint32_t padding(const struct ms_arena *arena, const struct ms_node *node, uint32_t align)
 {
-	uint32_t bias = node->region < arena->region_max ? arena->bias[node->region] : 0;
+	uint32_t region = node->region, bias = region < arena->region_max ? arena->bias[region] : 0;
 
 	return (0u - (bias + node->offset)) & (align - 1);
 }
@@ -244,13 +248,14 @@ static uint32_t choose_exact(
 static void set_ends(struct ms_arena *arena, uint32_t index)
 {
 	const struct ms_node *node = &arena->nodes[index];
+	uint32_t region = node->region;
 
-	if (node->region >= arena->region_max)
+	if (region >= arena->region_max)
 		return;
 	if (node->left == MS_BINS_NONE)
-		arena->first[node->region] = index;
+		arena->first[region] = index;
 	if (node->right == MS_BINS_NONE)
-		arena->last[node->region] = index;
+		arena->last[region] = index;
 }
 
 /* A free node of its own behind `node`, of the units that it gives up. `index` is the new one. */
@@ -477,7 +482,7 @@ bool ms_bins_resize(struct ms_arena *arena, uint32_t index, uint32_t size)
 void ms_bins_init(struct ms_bins *bins)
 {
 	memset(bins, 0, sizeof *bins);
-	memset(bins->head, 0xff, sizeof bins->head); /* MS_BINS_NONE */
+	memset((void *)bins->head, 0xff, sizeof bins->head); /* MS_BINS_NONE */
 }
 
 uint32_t ms_bins_add(struct ms_arena *arena, uint32_t region, uint32_t units)
@@ -574,16 +579,17 @@ static bool check_node(const struct ms_arena *arena, uint32_t index)
 	const struct ms_node *node = &arena->nodes[index];
 	const struct ms_node *right = node_at(arena, node->right),
 			     *left = node_at(arena, node->left);
+	uint32_t region = node->region;
 
 	if ((node->right != MS_BINS_NONE && !right) || (node->left != MS_BINS_NONE && !left))
 		return false;
-	if (node->region >= arena->region_max)
+	if (region >= arena->region_max)
 		return false;
-	if (left ? left->right != index : node->offset != 0 || arena->first[node->region] != index)
+	if (left ? left->right != index : node->offset != 0 || arena->first[region] != index)
 		return false;
 	if (!right)
-		return arena->last[node->region] == index;
-	return right->left == index && right->region == node->region &&
+		return arena->last[region] == index;
+	return right->left == index && right->region == region &&
 	       right->offset == node->offset + ms_bins_size(node) &&
 	       (ms_bins_used(node) || ms_bins_used(right));
 }
@@ -592,15 +598,16 @@ bool ms_bins_check(const struct ms_arena *arena)
 {
 	const struct ms_bins *bins = arena->bins;
 	uint64_t binned = 0, binned_count = 0, free = 0, free_count = 0, live = 0, live_count = 0;
+	uint32_t nodes = bins->node_count;
 
-	if (bins->node_count > arena->node_max)
+	if (nodes > arena->node_max)
 		return false;
 	for (uint32_t class = 0; class < MS_BINS_ROWS * MS_BINS_COLUMNS; class ++) {
 		bool bit = bins->columns[class / MS_BINS_COLUMNS] >> class % MS_BINS_COLUMNS & 1;
 		if (bit && !check_bin(arena, class, &binned, &binned_count))
 			return false;
 	}
-	for (uint32_t i = 0; i < bins->node_count; i++) {
+	for (uint32_t i = 0; i < nodes; i++) {
 		const struct ms_node *node = &arena->nodes[i];
 		uint32_t size = ms_bins_size(node);
 		if (size && !check_node(arena, i))

@@ -13,25 +13,28 @@
 /* A freed node rests until so many others were freed: its generation does not come back soon. */
 #define MS_BINS_REST 256u
 
+/* Nodes and bins may lie where a guest writes, on another thread while a call runs: each access in
+ * the code is one of the machine (volatile), and what is checked is the copy that is used. */
 struct ms_node {
-	uint32_t offset;      /* units, from the start of the region */
-	uint32_t size;	      /* units, and MS_BINS_USED */
-	uint32_t left, right; /* neighbours in the region */
-	uint32_t next, prev;  /* free: in the bin; resting: next rests; used: next counts guards */
-	uint32_t generation;  /* moves when it is freed */
-	uint32_t region;
+	volatile uint32_t offset;      /* units, from the start of the region */
+	volatile uint32_t size;	       /* units, and MS_BINS_USED */
+	volatile uint32_t left, right; /* neighbours in the region */
+	volatile uint32_t next, prev;  /* free: in the bin; resting: next rests; used: next counts
+					* guards */
+	volatile uint32_t generation;  /* moves when it is freed */
+	volatile uint32_t region;
 };
 #define MS_BINS_USED (1u << 31)
 
 /* Names no address: it may lie in a slot, and be rewound with it. */
 struct ms_bins {
-	uint32_t rows;				      /* bit r: columns[r] is not 0 */
-	uint32_t columns[MS_BINS_ROWS];		      /* bit c: head[r][c] is a node */
-	uint32_t head[MS_BINS_ROWS][MS_BINS_COLUMNS]; /* or MS_BINS_NONE */
-	uint32_t node_count;			      /* ever used */
-	uint32_t rest_first, rest_last, resting;
-	uint32_t live; /* used nodes */
-	uint64_t free_units, live_units;
+	volatile uint32_t rows;				       /* bit r: columns[r] is not 0 */
+	volatile uint32_t columns[MS_BINS_ROWS];	       /* bit c: head[r][c] is a node */
+	volatile uint32_t head[MS_BINS_ROWS][MS_BINS_COLUMNS]; /* or MS_BINS_NONE */
+	volatile uint32_t node_count;			       /* ever used */
+	volatile uint32_t rest_first, rest_last, resting;
+	volatile uint32_t live; /* used nodes */
+	volatile uint64_t free_units, live_units;
 };
 
 /* Bins and nodes, and what is known of them for certain: the two may lie where a guest writes. */
@@ -39,8 +42,8 @@ struct ms_arena {
 	struct ms_bins *bins;
 	struct ms_node *nodes;
 	uint32_t node_max;
-	const uint32_t *bias;	/* of each region: its start in units, as far as alignment goes */
-	uint32_t *first, *last; /* of each region: its outermost nodes */
+	const uint32_t *bias; /* of each region: its start in units, as far as alignment goes */
+	volatile uint32_t *first, *last; /* of each region: its outermost nodes */
 	uint32_t region_max;
 };
 

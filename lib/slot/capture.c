@@ -139,6 +139,7 @@ static int build_image(struct memslot_slot *slot, const struct memslot_image_opt
 	error = ms_build_finish(&build, opts->note, opts->note_size, base_address, &image);
 	if (error)
 		return error;
+	image->heap_number = ms_slot_shows_heap(slot) ? slot->heap_number : 0;
 	error = record_program(slot, image, opts->flags);
 	if (error)
 		memslot_image_unref(image);

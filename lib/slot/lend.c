@@ -41,7 +41,7 @@ static void bequeath(struct memslot_slot *slot)
 /* However the last one left: by release, held, or by failing. */
 static void forget_tenant(struct memslot_slot *slot)
 {
-	slot->bound = false;
+	slot->bound = slot->spoilt_beyond = false;
 	ms_os_free(slot->heap); /* its handle, with what that tenant told it */
 	slot->heap = NULL;
 }

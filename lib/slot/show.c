@@ -257,6 +257,7 @@ MS_EXPORT int memslot_slot_instantiate(
 		return error;
 	memslot_image_ref(image);
 	slot->exempt.count = 0;
+	slot->spoilt_beyond = false;
 	error = show(slot, image, pages, word);
 	slot->stats.syscalls += ms_os_calls - calls;
 	error = ms_state_end_reset(slot, error, true);

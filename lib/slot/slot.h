@@ -91,6 +91,9 @@ struct memslot_slot {
 	void *user;
 	void *heap; /* its handle, freed with the slot */
 	bool bound; /* it holds a heap: images carry its address */
+	uint64_t heap_number; /* of the handle: never another one's */
+	uint64_t heap_image;  /* the serial of the image that it was opened on */
+	bool spoilt_beyond;   /* exempt pages may have kept bytes that no image has */
 };
 
 #define MS_SLOT_FLAGS                                                                              \
@@ -130,6 +133,15 @@ static inline size_t ms_slot_drop_end(const struct memslot_slot *slot)
 static inline size_t ms_slot_image_end(const struct memslot_image *image)
 {
 	return image ? image->first + image->pages : 0;
+}
+
+/* Does it show what its heap's handle was made or opened on, or an image taken of that? */
+static inline bool ms_slot_shows_heap(const struct memslot_slot *slot)
+{
+	const struct memslot_image *image = slot->image;
+
+	return slot->heap && (!image || image->heap_number == slot->heap_number ||
+				     image->serial == slot->heap_image);
 }
 
 /* Is the image the caller's own file, which may not be read or restored from (INVARIANTS 6)? */

@@ -115,6 +115,7 @@ MS_EXPORT int memslot_slot_exempt(struct memslot_slot *slot, size_t offset, size
 		return error;
 	ms_state_begin_change(slot);
 	error = ms_runs_set(&slot->exempt, first, end, 0);
+	slot->spoilt_beyond |= error == 0;
 	ms_state_end_change(slot, false);
 	return error;
 }
