@@ -141,14 +141,14 @@ void *memslot_heap_root(const struct memslot_heap *heap);
 
 /*
  * Walk everything.
- * Errors: -EUCLEAN it does not fit together
+ * Errors: -EUCLEAN it does not fit together, or is not there; -ESTALE
  */
 int memslot_heap_check(const struct memslot_heap *heap);
 
 /*
  * Read the counters.
  *   ret_stats  with `size` set by the caller; filled up to it
- * Errors: -EINVAL `size` below 8
+ * Errors: -EINVAL `size` below 8; -ESTALE
  */
 int memslot_heap_stats(const struct memslot_heap *heap, struct memslot_heap_stats *ret_stats);
 
