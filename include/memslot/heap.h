@@ -83,10 +83,10 @@ int memslot_heap_create(struct memslot_slot *slot, const struct memslot_heap_opt
 /*
  * The heap that a slot holds: instantiated from an image of one, or made before. The slot's capacity may
  * be larger than that of the slot it was made in, which stays its limit; the slot's size is the one that
- * the heap left, memslot_image_size() after instantiate. A handle that was had before is good for a heap
- * of the same capacity as it is; for one of another capacity, open it.
+ * the heap left, memslot_image_size() after instantiate, or more. A handle that was had before is good
+ * for what it was opened on and for images taken of that; for any other, open it.
  *   ret_heap  the handle, with the last create's on_misuse, unless all handles were closed since
- * Errors: -EUCLEAN there is none, or a damaged one, or the slot has another size; -EADDRNOTAVAIL it was
+ * Errors: -EUCLEAN there is none, or a damaged one, or the slot is smaller than it; -EADDRNOTAVAIL it was
  *         made at another address; -EMSGSIZE the slot's capacity is smaller than the heap's;
  *         -ESTALE the slot's image leads into another program than this, or it at another address,
  *         or does not say so, since it was not captured; or the slot is unknown; -ENOMEM

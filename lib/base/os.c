@@ -55,6 +55,7 @@ __thread uint64_t ms_os_calls;
 
 #ifdef MS_INJECT
 struct ms_os_inject ms_os_inject;
+_Atomic(uint64_t) ms_os_inject_blocks;
 
 static bool inject_hit(long number)
 {
@@ -217,15 +218,24 @@ int ms_os_probe_read(const void *address)
 
 void *ms_os_alloc(size_t size)
 {
+	void *memory;
+
 #ifdef MS_INJECT
 	if (!ms_os_inject.hook && inject_hit(MS_INJECT_ALLOC))
 		return NULL;
 #endif
-	return calloc(1, size);
+	memory = calloc(1, size);
+#ifdef MS_INJECT
+	atomic_fetch_add(&ms_os_inject_blocks, memory != NULL);
+#endif
+	return memory;
 }
 
 void ms_os_free(void *memory)
 {
+#ifdef MS_INJECT
+	atomic_fetch_sub(&ms_os_inject_blocks, memory != NULL);
+#endif
 	free(memory);
 }
 

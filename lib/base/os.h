@@ -184,6 +184,7 @@ struct ms_os_inject {
 };
 #define MS_INJECT_ALLOC (-1L)
 extern struct ms_os_inject ms_os_inject;
+extern _Atomic(uint64_t) ms_os_inject_blocks; /* of ms_os_alloc, not freed yet */
 #endif
 
 #endif
