@@ -247,6 +247,52 @@ static void cancel(struct bench *bench, uint64_t token)
 	bench_submit(bench);
 }
 
+START_TEST(many_that_find_the_window_empty_at_once_double_it_once)
+{
+	enum { SOCKETS = 24 };
+	struct bench bench;
+	struct memslot_group *group;
+	struct memslot_completion done;
+	struct memslot_buffer kept[SOCKETS];
+	int ends[SOCKETS][2];
+	uint64_t first, over = 0;
+	unsigned count = 0;
+
+	NEED_URING();
+	SKIP_IF(!GROUPS(), "no rings of buffers here");
+	bench_begin(&bench, 64 * KB, 64 * 64 * KB);
+	group = group_new(&bench, 64);
+	first = group_stats(group).window;
+	ck_assert_uint_lt(2 * first, SOCKETS);
+	for (unsigned i = 0; i < SOCKETS; i++) {
+		ck_assert_int_eq(socketpair(AF_UNIX, SOCK_DGRAM, 0, ends[i]), 0);
+		ck_assert_int_eq(memslot_ring_group_prep_recv(
+					 group, bench_sqe(&bench), ends[i][1], 0, 0, i),
+			0);
+		bench_submit(&bench);
+	}
+	for (unsigned i = 0; i < SOCKETS; i++)
+		ck_assert_int_eq(send(ends[i][0], "datagram", 8, 0), 8);
+	while (over < SOCKETS) {
+		done = bench_next(&bench);
+		over += (done.flags & MEMSLOT_COMPLETION_TERMINAL) != 0;
+		if (done.flags & MEMSLOT_COMPLETION_SELECTED)
+			kept[count++] = done.buffer;
+	}
+	ck_assert_uint_eq(count + group_stats(group).enobufs, SOCKETS);
+	if (group_stats(group).enobufs > SOCKETS / 2)
+		ck_assert_uint_eq(group_stats(group).window, 2 * first);
+	while (count)
+		buffer_put(bench.buffers, &kept[--count]);
+	for (unsigned i = 0; i < SOCKETS; i++) {
+		close(ends[i][0]);
+		close(ends[i][1]);
+	}
+	ck_assert_int_eq(memslot_ring_group_destroy(group), 0);
+	bench_end(&bench);
+}
+END_TEST
+
 START_TEST(the_window_doubles_when_it_was_too_small_and_shrinks_again)
 {
 	struct bench bench;
@@ -509,6 +555,7 @@ Suite *test_suite(void)
 	tcase_add_test(tcase, a_ring_that_defers_its_work_is_as_good);
 	tcase_add_test(tcase, files_are_read_through_groups);
 	tcase = test_case(suite, "window");
+	tcase_add_test(tcase, many_that_find_the_window_empty_at_once_double_it_once);
 	tcase_add_test(tcase, the_window_doubles_when_it_was_too_small_and_shrinks_again);
 	tcase_add_test(tcase, what_is_in_a_group_counts_against_the_budget);
 	tcase = test_case(suite, "ends");

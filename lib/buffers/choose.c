@@ -6,8 +6,9 @@
  *
  * Invariant: a buffer in the ring is the kernel's: it comes out by a CQE that names it, or when the
  * group ends. The ring is a queue, so a long one walks through the cache: few are kept in it, a
- * *window*, refilled with what this thread released last. Found empty, the window doubles; after a
- * while without that it halves, by not replacing what is chosen, never by taking from the ring.
+ * *window*, refilled with what this thread released last. Found empty, the window doubles, once for
+ * all operations that found it so; after a while without that it halves, by not replacing what is
+ * chosen, never by taking from the ring.
  *
  * Where the kernel has no such rings, an operation takes its buffer when it is prepared.
  */
@@ -30,6 +31,7 @@ static void provide(struct memslot_group *group, uint16_t id, uint32_t index)
 	entry->len = 1u << buffers->size_shift;
 	entry->bid = id;
 	group->available++;
+	group->provided++;
 	__atomic_store_n(&group->entries->tail, ++group->tail, __ATOMIC_RELEASE);
 }
 
@@ -75,8 +77,12 @@ static void adapt(struct memslot_group *group, int result)
 {
 	if (result == -ENOBUFS) {
 		group->enobufs++;
-		group->window = (uint32_t)ms_min(group->count, 2 * group->window);
 		group->calm = 0;
+		/* One of many that met the same empty window says nothing of the next. */
+		if (group->provided < group->window)
+			return;
+		group->window = (uint32_t)ms_min(group->count, 2 * group->window);
+		group->provided = 0;
 	} else if (++group->calm >= CALM * group->window) {
 		group->window = (uint32_t)ms_max(group->hot, group->window / 2);
 		group->calm = 0;
