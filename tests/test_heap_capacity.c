@@ -98,24 +98,46 @@ START_TEST(a_smaller_slot_is_refused)
 }
 END_TEST
 
+/* What is more than its size is room for the heap, as far as its capacity goes. */
 START_TEST(an_image_may_be_shown_larger_than_it_is)
 {
 	struct memslot_image *image = boot();
-	size_t size = memslot_image_size(image);
+	size_t size = memslot_image_size(image),
+	       sizes[] = {size, size + PAGES(1), CAPACITY, CAPACITY + PAGES(5), 2 * CAPACITY};
 	struct memslot_slot *slot = slot_for(image, 2 * CAPACITY);
-	const size_t sizes[] = {size + PAGES(1), CAPACITY, CAPACITY + PAGES(1), 2 * CAPACITY, size};
+	size_t end = sizes[_i] > CAPACITY ? sizes[_i] : CAPACITY;
 	struct memslot_heap *heap;
 
-	for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
-		instantiate(slot, image, sizes[i]);
-		ck_assert_int_eq(memslot_heap_open(slot, &heap), 0);
-		ck_assert_int_eq(memslot_heap_check(heap), 0);
-	}
-	/* A slot whose edge somebody else has moved beyond the heap's end. */
-	ck_assert_int_eq(memslot_slot_resize(slot, CAPACITY + PAGES(5)), 0);
+	instantiate(slot, image, sizes[_i]);
+	ck_assert_int_eq(memslot_heap_open(slot, &heap), 0);
+	ck_assert_str_eq(memslot_heap_root(heap), "booted");
 	fill(heap);
-	ck_assert_uint_eq(memslot_slot_size(slot), CAPACITY + PAGES(5));
-	ck_assert(test_zero((unsigned char *)memslot_slot_base(slot) + CAPACITY, PAGES(5)));
+	ck_assert_int_eq(memslot_heap_check(heap), 0);
+	ck_assert_uint_eq(memslot_slot_size(slot), end);
+	ck_assert(test_zero((unsigned char *)memslot_slot_base(slot) + CAPACITY, end - CAPACITY));
+	reset(slot);
+	ck_assert_int_eq(memslot_heap_check(heap), 0);
+	ck_assert_str_eq(memslot_heap_root(heap), "booted");
+	memslot_image_unref(image);
+	destroy(slot);
+}
+END_TEST
+
+START_TEST(a_smaller_size_than_the_heaps_is_refused)
+{
+	struct memslot_image *image = boot();
+	struct memslot_slot *slot = slot_for(image, CAPACITY);
+	struct memslot_heap *heap, *again = (struct memslot_heap *)1;
+
+	ck_assert_int_lt(
+		memslot_slot_instantiate(slot, image, memslot_image_size(image) - PAGES(1)), 0);
+	ck_assert_int_eq(memslot_heap_open(slot, &heap), 0);
+	fill(heap);
+	ck_assert_int_eq(memslot_slot_resize(slot, CAPACITY - PAGES(1)), 0);
+	ck_assert_int_eq(memslot_heap_open(slot, &again), -EUCLEAN);
+	ck_assert_ptr_eq(again, (struct memslot_heap *)1);
+	reset(slot);
+	ck_assert_int_eq(memslot_heap_open(slot, &again), 0);
 	memslot_image_unref(image);
 	destroy(slot);
 }
@@ -202,7 +224,8 @@ Suite *test_suite(void)
 
 	tcase_add_loop_test(other, a_heap_works_in_a_larger_slot_up_to_its_own_capacity, 0, 5);
 	tcase_add_test(other, a_smaller_slot_is_refused);
-	tcase_add_test(other, an_image_may_be_shown_larger_than_it_is);
+	tcase_add_loop_test(other, an_image_may_be_shown_larger_than_it_is, 0, 5);
+	tcase_add_test(other, a_smaller_size_than_the_heaps_is_refused);
 	tcase_add_test(other, a_heap_of_another_capacity_has_to_be_opened);
 	tcase_add_test(other, a_capacity_that_cannot_be_is_refused);
 	tcase_add_loop_test(none, a_slot_without_a_heap_has_no_root, 0, 3);

@@ -114,7 +114,8 @@ static bool open_damaged(struct memslot_slot *slot)
 	memslot_image_unref(image);
 	ck_assert_int_eq(error, 0);
 	error = memslot_heap_open(slot, &heap);
-	ck_assert(error == 0 || error == -EUCLEAN || error == -ESTALE || error == -EADDRNOTAVAIL);
+	ck_assert(error == 0 || error == -EUCLEAN || error == -ESTALE || error == -EADDRNOTAVAIL ||
+		  error == -EMSGSIZE);
 	ck_assert_int_eq(error == 0, heap != NULL);
 	if (error)
 		return false;
@@ -223,6 +224,28 @@ START_TEST(check_sees_what_is_wrong)
 }
 END_TEST
 
+/* A capacity for which there is no layout, and a state that fits what is left of one. */
+START_TEST(a_heap_larger_than_any_is_refused)
+{
+	struct memslot_heap *heap = (struct memslot_heap *)1;
+	struct ms_heap_state *state;
+	struct memslot_slot *slot;
+
+	SKIP_IF(memslot_slot_create((size_t)40 << 30, NULL, &slot),
+		"no room for 40 GiB of addresses");
+	ck_assert_int_eq(memslot_heap_create(slot, NULL, &heap), -EMSGSIZE);
+	ck_assert_int_eq(memslot_slot_instantiate(slot, NULL, 1u << 20), 0);
+	state = memslot_slot_base(slot);
+	state->magic = MS_HEAP_MAGIC;
+	state->address = (uintptr_t)state;
+	state->capacity = 33ull << 30;
+	state->bins.free_units = (1u << 20) >> MS_HEAP_UNIT_SHIFT;
+	ck_assert_int_eq(memslot_heap_open(slot, &heap), -EUCLEAN);
+	ck_assert_ptr_eq(heap, (struct memslot_heap *)1);
+	ck_assert_int_eq(memslot_slot_destroy(slot), 0);
+}
+END_TEST
+
 Suite *test_suite(void)
 {
 	Suite *suite = suite_create("heap_hostile");
@@ -232,6 +255,7 @@ Suite *test_suite(void)
 	tcase_add_test(tcase, what_could_not_be_used_is_not_committed);
 	tcase_add_test(tcase, a_damaged_file_is_refused_or_works);
 	tcase_add_test(tcase, check_sees_what_is_wrong);
+	tcase_add_test(tcase, a_heap_larger_than_any_is_refused);
 	tcase_add_test(tcase, random_lives_of_hostile_guests);
 	tcase_add_loop_test(tcase, every_word_of_the_state_is_spoilt, 0, ENEMY_PLACES);
 	return suite;
