@@ -56,6 +56,8 @@ struct write {
 /* Each way returns how many bytes it wrote, or -1 when it is not to be had here. */
 static ssize_t by_cpu(const struct write *write)
 {
+	if (write->size > MODEL_SCRATCH)
+		return -1;
 	memcpy(write->to, model_scratch + write->source, write->size);
 	return (ssize_t)write->size;
 }
@@ -215,7 +217,7 @@ static void finish(struct model_slot *slot, const struct write *write, ssize_t d
 {
 	if (done < 0)
 		done = by_cpu(write);
-	if (done != (ssize_t)write->size)
+	if (done < 0 || done != (ssize_t)write->size)
 		model_fail("the write itself did %zd of %zu", done, write->size);
 	memcpy(slot->now + offset, model_scratch + write->source, write->size);
 }
