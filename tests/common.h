@@ -71,7 +71,7 @@ uint64_t test_seed(void);
 uint64_t test_next(struct test_rng *rng);
 uint64_t test_below(struct test_rng *rng, uint64_t limit); /* 0 .. limit - 1 */
 /* `count` scaled, at least 1; a tenth of it in one of many runs that are much alike: with a single
- * feature off, under a sanitizer, under valgrind. */
+ * feature off, under a sanitizer, under valgrind; 0.4 of it with all features off. */
 unsigned test_rounds(unsigned count);
 bool test_is_brief(void); /* such a run, and MEMSLOT_TEST_ROUNDS below 10 */
 
