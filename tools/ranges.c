@@ -188,7 +188,10 @@ static void compare(struct ranges_run *run, const struct samples *all)
 static int measure_all(struct ranges_run *run, struct samples *all)
 {
 	for (uint64_t round = 0; round < run->rounds; round++) {
-		for (int who = 0; who < RANGES_WHOS; who++) {
+		for (uint64_t turn = 0; turn < RANGES_WHOS; turn++) {
+			/* Nobody is always first, or always behind the same one. */
+			uint64_t place = round % 2 ? RANGES_WHOS - 1 - turn : turn;
+			int who = (int)((place + round) % RANGES_WHOS);
 			struct ranges_figures figures;
 			int error = measure(run, (enum ranges_who)who, &figures);
 
