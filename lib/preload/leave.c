@@ -50,6 +50,8 @@ int ms_leave_settle(struct ms_range *range)
 		return refresh(range);
 	if (stale & MS_ASKED_DONTFORK)
 		error = ms_os_advise(at(range->start), range->end - range->start, MADV_DOFORK);
+	if (error && !range->opened) /* this tenant has nothing in it yet */
+		return refresh(range);
 	if (!error)
 		range->applied &= range->asked;
 	if (!error && range->left < range->right)
