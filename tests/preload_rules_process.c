@@ -119,7 +119,7 @@ static char *inherited;
 static void child_maps_there(char *memory)
 {
 	char *at = (char *)syscall(SYS_mmap, memory, SIZE, PROT_READ | PROT_WRITE,
-		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0L);
 
 	*at = 'c';
 	tenant(MIB);

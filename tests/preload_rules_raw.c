@@ -16,7 +16,7 @@
 
 static char *raw_map(void *at, size_t size, int prot, int flags, int fd)
 {
-	return (char *)syscall(SYS_mmap, at, size, prot, flags, fd, 0);
+	return (char *)syscall(SYS_mmap, at, size, prot, flags, fd, 0L); /* on the stack: all its bits */
 }
 
 static void say_next(void)
