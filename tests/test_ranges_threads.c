@@ -176,6 +176,8 @@ static void crowd_run(struct crowd *crowd, uint64_t *ret_tags)
 		add(crowd, tag);
 	for (int i = 0; i < THREADS; i++)
 		ck_assert_int_eq(pthread_create(&threads[i], NULL, live, crowd), 0);
+	while (crowd->done == 0 && crowd->running) /* what is empty goes: they would find nothing */
+		sched_yield();
 	*ret_tags = stir(crowd, &rng);
 	for (int i = 0; i < THREADS; i++)
 		pthread_join(threads[i], NULL);
