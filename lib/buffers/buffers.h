@@ -216,6 +216,16 @@ static inline int ms_hand_drop(
 	return next & (MS_CELL_REFS | MS_CELL_OPS) ? 0 : ms_hand_back(buffers, index);
 }
 
+/* One operation less: who has been counted needs no look at the generation. */
+static inline void ms_hand_retire(struct memslot_buffers *buffers, uint32_t index)
+{
+	uint64_t before = atomic_fetch_sub_explicit(
+		&buffers->cells[index].word, MS_CELL_OP, memory_order_acq_rel);
+
+	if (MS_UNLIKELY((before & (MS_CELL_REFS | MS_CELL_OPS)) == MS_CELL_OP))
+		(void)ms_hand_back(buffers, index);
+}
+
 /* Its operations will never end. */
 MS_HIDDEN void ms_hand_lose(struct memslot_buffers *buffers, uint32_t index);
 /* Change the owner of a buffer that nobody else has; its references are 1 or 0. */
@@ -249,7 +259,7 @@ MS_HIDDEN uint64_t ms_line_until(uint64_t timeout_ns);
  *   mark (16 bits) | generation (28) | index of the operation (20)
  */
 #define MS_OPS_MAX (1u << 20)
-#define MS_OP_GENERATIONS (1u << 28)
+#define MS_OP_TOKEN_GENERATION (((uint64_t)1 << 48) - MS_OPS_MAX)
 #define MS_OP_NONE UINT32_MAX
 
 enum ms_op_kind {
@@ -261,8 +271,8 @@ enum ms_op_kind {
 struct ms_op {
 	uint64_t user_data;
 	struct memslot_group *group; /* that a buffer comes from, or NULL */
-	uint32_t generation;
-	uint32_t buffer; /* that it is at; MS_OP_NONE: the kernel will choose */
+	uint64_t token;		     /* of the operation; of an unused entry, the next one's */
+	uint32_t buffer;	     /* that it is at; MS_OP_NONE: the kernel will choose */
 	union {
 		uint32_t start;
 		uint32_t next; /* of unused ones */
@@ -272,11 +282,10 @@ struct ms_op {
 	bool cancelled;
 	bool delivered; /* the group's buffer is the application's */
 };
-_Static_assert(sizeof(struct ms_op) == 32, "found by a shift");
 
 struct memslot_ring {
 	struct memslot_buffers *buffers;
-	struct memslot_ring *next;    /* under the pool's lock */
+	struct memslot_ring *next; /* under the pool's lock */
 	int fd;
 	uint64_t device, inode; /* by which a ring that was closed is told */
 	uint64_t thread;	/* the only one that may call, if `single` */
@@ -324,19 +333,13 @@ MS_HIDDEN void ms_table_open(struct memslot_ring *ring);
 MS_HIDDEN int ms_table_close(struct memslot_ring *ring, bool alive);
 
 /* --- prep.c --- */
-static inline uint64_t ms_prep_token(const struct memslot_ring *ring, const struct ms_op *op)
-{
-	return ring->mark << 48 | (uint64_t)op->generation << 20 | (uint64_t)(op - ring->ops);
-}
-
 /* NULL: one of the past. */
 static inline struct ms_op *ms_prep_find(struct memslot_ring *ring, uint64_t user_data)
 {
 	uint32_t index = user_data & (MS_OPS_MAX - 1);
 	struct ms_op *op = &ring->ops[index];
 
-	if (index >= ring->op_high || op->kind == MS_OP_UNUSED ||
-		ms_prep_token(ring, op) != user_data)
+	if (index >= ring->op_high || op->kind == MS_OP_UNUSED || op->token != user_data)
 		return NULL;
 	return op;
 }
@@ -351,7 +354,8 @@ static inline struct ms_op *ms_prep_op(struct memslot_ring *ring, uint64_t user_
 		if (ring->op_high == MS_OPS_MAX)
 			return NULL;
 		index = ring->op_high++;
-		ring->ops[index].next = MS_OP_NONE;
+		ring->ops[index] =
+			(struct ms_op){.token = ring->mark << 48 | index, .next = MS_OP_NONE};
 	}
 	op = &ring->ops[index];
 	ring->op_free = op->next;

@@ -151,7 +151,7 @@ static int begin(struct memslot_group *group, struct io_uring_sqe *sqe, int fd, 
 	op->group = group;
 	op->buffer = buffer.index;
 	group->ops++;
-	*sqe = (struct io_uring_sqe){.fd = fd, .user_data = ms_prep_token(ring, op)};
+	*sqe = (struct io_uring_sqe){.fd = fd, .user_data = op->token};
 	if (group->entries) {
 		sqe->flags = IOSQE_BUFFER_SELECT;
 		sqe->buf_group = (uint16_t)group->number;

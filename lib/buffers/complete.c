@@ -15,10 +15,12 @@
 /* Unused, with the next generation. */
 static void put_op(struct memslot_ring *ring, struct ms_op *op)
 {
-	op->generation = (op->generation + 1) & (MS_OP_GENERATIONS - 1);
+	uint64_t generation = MS_OP_TOKEN_GENERATION;
+
+	op->token = (op->token & ~generation) | ((op->token + MS_OPS_MAX) & generation);
 	op->kind = MS_OP_UNUSED;
 	op->next = ring->op_free;
-	ring->op_free = (uint32_t)(op - ring->ops);
+	ring->op_free = (uint32_t)(op->token & (MS_OPS_MAX - 1));
 	atomic_store_explicit(&ring->in_flight,
 		atomic_load_explicit(&ring->in_flight, memory_order_relaxed) - 1,
 		memory_order_relaxed);
@@ -26,13 +28,8 @@ static void put_op(struct memslot_ring *ring, struct ms_op *op)
 
 static inline void retire(struct memslot_ring *ring, struct ms_op *op)
 {
-	_Atomic(uint64_t) *word;
-
-	if (op->buffer != MS_OP_NONE) {
-		word = &ring->buffers->cells[op->buffer].word;
-		(void)ms_hand_drop(ring->buffers, op->buffer,
-			atomic_load_explicit(word, memory_order_acquire), MS_CELL_OP);
-	}
+	if (op->buffer != MS_OP_NONE)
+		ms_hand_retire(ring->buffers, op->buffer);
 	if (op->group)
 		ms_choose_retired(op);
 	put_op(ring, op);

@@ -72,7 +72,7 @@ static inline __attribute__((always_inline)) int begin(struct memslot_ring *ring
 	*sqe = (struct io_uring_sqe){.fd = fd,
 		.addr = (uint64_t)(uintptr_t)at,
 		.len = (uint32_t)size,
-		.user_data = ms_prep_token(ring, op)};
+		.user_data = op->token};
 	return 0;
 }
 

@@ -158,7 +158,7 @@ static void cancel_all(struct memslot_ring *ring)
 		int answer;
 		if (op->kind == MS_OP_UNUSED || op->kind == MS_OP_NOP || op->cancelled)
 			continue;
-		cancel.addr = ms_prep_token(ring, op);
+		cancel.addr = op->token;
 		answer = ms_os_uring_register(ring->fd, IORING_REGISTER_SYNC_CANCEL, &cancel, 1);
 		op->cancelled = answer == 0 || answer == -EALREADY;
 	}
