@@ -37,17 +37,32 @@ struct findings {
 	bool sanitizer;
 };
 
+static void say(const char *answer, const char *format, va_list rest)
+{
+	printf("%-6s ", answer);
+	vprintf(format, rest);
+	putchar('\n');
+}
+
 __attribute__((format(printf, 3, 4))) static void find(
 	struct findings *findings, bool good, const char *format, ...)
 {
 	va_list rest;
 
-	printf("%-4s ", good ? "yes" : "no");
 	va_start(rest, format);
-	vprintf(format, rest);
+	say(good ? "yes" : "no", format, rest);
 	va_end(rest);
-	putchar('\n');
 	findings->stop = findings->stop || !good;
+}
+
+/* What decides nothing. */
+__attribute__((format(printf, 2, 3))) static void note(const char *answer, const char *format, ...)
+{
+	va_list rest;
+
+	va_start(rest, format);
+	say(answer, format, rest);
+	va_end(rest);
 }
 
 /* --- files --- */
@@ -172,31 +187,38 @@ static void look_at_libraries(const char *path, struct findings *findings)
 
 /* --- findings --- */
 
-static bool find_program(const char *name, char *path)
+/* 0 or -errno. */
+static int find_program(const char *name, char *path)
 {
 	char copy[PATH_MAX], *rest = copy, *folder;
 	const char *list = getenv("PATH");
+	struct stat state;
 
-	if (strchr(name, '/'))
-		return realpath(name, path) != NULL;
+	if (strchr(name, '/')) {
+		if (!realpath(name, path) || stat(path, &state))
+			return -errno;
+		if (S_ISDIR(state.st_mode))
+			return -EISDIR;
+		return access(path, X_OK) ? -errno : 0;
+	}
 	snprintf(copy, sizeof copy, "%s", list ? list : "/usr/bin:/bin");
 	while ((folder = strsep(&rest, ":"))) {
 		char joined[2 * PATH_MAX];
 		snprintf(joined, sizeof joined, "%s/%s", *folder ? folder : ".", name);
-		if (access(joined, X_OK) == 0 && realpath(joined, path))
-			return true;
+		if (find_program(joined, path) == 0)
+			return 0;
 	}
-	return false;
+	return -ENOENT;
 }
 
-/* A script is its interpreter. */
-static bool follow_script(const struct file *file, char *path)
+/* A script is its interpreter, whose name comes back; NULL: it is none. */
+static const char *interpreter_of(const struct file *file, char *line, size_t room)
 {
-	char line[256], *word, *rest = line;
+	char *word, *rest = line;
 
 	if (file->size < 4 || file->bytes[0] != '#' || file->bytes[1] != '!')
-		return false;
-	snprintf(line, sizeof line, "%.*s", (int)(file->size < 255 ? file->size : 255) - 2,
+		return NULL;
+	snprintf(line, room, "%.*s", (int)(file->size < room ? file->size : room) - 2,
 		(const char *)file->bytes + 2);
 	line[strcspn(line, "\n")] = 0;
 	do
@@ -204,7 +226,7 @@ static bool follow_script(const struct file *file, char *path)
 	while (word && !*word);
 	if (word && strcmp(word, "/usr/bin/env") == 0)
 		word = strsep(&rest, " \t");
-	return word && find_program(word, path);
+	return word;
 }
 
 static void examine_program(const char *path, const struct file *file, struct findings *findings)
@@ -224,13 +246,16 @@ static void examine_program(const char *path, const struct file *file, struct fi
 	look_at_imports(file, findings);
 	if (!findings->stop)
 		look_at_libraries(path, findings);
-	find(findings, findings->maps || findings->loads, "%s",
+	note(findings->maps ? "yes" : "maybe", "%s",
 		findings->maps ? "calls mmap through the C library"
 		: findings->loads
 			? "does not call mmap itself; what it loads later may"
-			: "nothing calls mmap by its name: its system calls go past a preload");
+			: "nothing that it is linked with calls mmap by its name; what it loads or "
+			  "runs may");
 	find(findings, !findings->sanitizer,
-		findings->sanitizer ? "a sanitizer stands in for mmap" : "no sanitizer");
+		findings->sanitizer ? "a sanitizer stands in for mmap: it would not start with a "
+				      "preload in front"
+				    : "no sanitizer");
 }
 
 static void examine_machine(struct findings *findings)
@@ -245,13 +270,41 @@ static void examine_machine(struct findings *findings)
 	find(findings, !finite,
 		finite ? "RLIMIT_AS is finite: slots would use it up" : "RLIMIT_AS is unlimited");
 	find(findings, !strict, "vm.overcommit_memory is %s", text[0] ? text : "unknown");
-	printf("%-4s finds written pages (PAGEMAP_SCAN, Linux 6.7); without it slots are dropped: "
-	       "little to gain\n",
-		memslot_feature("pagemap_scan") == 1 ? "yes" : "no");
-	printf("%-4s sees what was changed past it (PROCMAP_QUERY, Linux 6.11); without it there "
-	       "is "
-	       "no --trust-engine\n",
-		memslot_feature("procmap_query") == 1 ? "yes" : "no");
+	if (memslot_feature("pagemap_scan") == 1)
+		note("yes", "the kernel finds written pages");
+	else
+		note("no", "no PAGEMAP_SCAN (Linux 6.7), or it is disabled: slots are dropped, "
+			   "little to gain");
+	if (memslot_feature("procmap_query") == 1)
+		note("yes", "the kernel tells what was changed past the preload");
+	else
+		note("no", "no PROCMAP_QUERY (Linux 6.11), or it is disabled: strict mode only");
+}
+
+/* What the kernel would run for it, with its file. 0 or -errno. */
+static int find_file(const char *name, char *path, struct file *ret_file)
+{
+	char line[256];
+	const char *interpreter;
+	int error = find_program(name, path);
+
+	if (!error)
+		error = open_file(path, ret_file);
+	if (error) {
+		complain(error, "cannot run %s", name);
+		return error;
+	}
+	interpreter = interpreter_of(ret_file, line, sizeof line);
+	if (!interpreter)
+		return 0;
+	printf("       %s is a script, run by %s\n", path, interpreter);
+	close_file(ret_file);
+	error = find_program(interpreter, path);
+	if (!error)
+		error = open_file(path, ret_file);
+	if (error)
+		complain(error, "cannot run %s", interpreter);
+	return error;
 }
 
 static int examine(const char *name)
@@ -259,16 +312,9 @@ static int examine(const char *name)
 	struct findings findings = {0};
 	struct file file;
 	char path[PATH_MAX];
-	int error = find_program(name, path) ? open_file(path, &file) : -ENOENT;
 
-	if (!error && follow_script(&file, path)) {
-		close_file(&file);
-		error = open_file(path, &file);
-	}
-	if (error) {
-		complain(error, "cannot read %s", name);
+	if (find_file(name, path, &file))
 		return EXIT_FAILED;
-	}
 	if (elf_header(&file))
 		examine_program(path, &file, &findings);
 	else

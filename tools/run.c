@@ -24,61 +24,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define EXIT_NOT_FOUND 127
 #define EXIT_NOT_RUN 126
+#define EXIT_NOT_FOUND 127
 
-struct run {
-	bool trace, stats, no_aslr;
-	const char *json_path;
-	char words[512]; /* of MEMSLOT_PRELOAD */
-	char **command;
-	struct memslot_preload_stats *page;
-	int page_fd;
-};
+/* --- what the program gets --- */
 
-enum {
-	OPT_TRUST = 256,
-	OPT_SLOTS,
-	OPT_KEEP,
-	OPT_BUDGET,
-	OPT_MIN,
-	OPT_THP,
-	OPT_CHILDREN,
-	OPT_ASLR,
-	OPT_STATS
-};
-
-static const struct argp_option run_options[] = {
-	{"trust-engine", OPT_TRUST, NULL, 0,
-		"Leave memory open between munmap and the next instance's first mprotect: faster, "
-		"but "
-		"use after munmap does not fault",
-		0},
-	{"slots", OPT_SLOTS, "N", 0,
-		"Keep at most N idle slots (default: as many as the program keeps alive)", 0},
-	{"keep", OPT_KEEP, "BYTES", 0, "Resident in an idle slot, at most (default 8M)", 0},
-	{"budget", OPT_BUDGET, "BYTES", 0, "The same in all idle slots (default 256M)", 0},
-	{"min", OPT_MIN, "BYTES", 0, "Smaller reservations are left alone (default 16M)", 0},
-	{"thp", OPT_THP, "auto|keep|refuse", 0, "What becomes of MADV_HUGEPAGE (default auto)", 0},
-	{"children", OPT_CHILDREN, "yes|no", 0,
-		"Also in programs that the program starts (default)", 0},
-	{"no-aslr", OPT_ASLR, NULL, 0, "Without randomized addresses", 0},
-	{"stats", OPT_STATS, "json:FILE", OPTION_ARG_OPTIONAL,
-		"Print statistics on standard error at the end, or write them to FILE", 0},
-	{0},
-};
-
-static const struct argp_option trace_options[] = {
-	{"min", OPT_MIN, "BYTES", 0, "Smaller reservations are left alone (default 16M)", 0},
-	{"stats", OPT_STATS, "json:FILE", OPTION_ARG_OPTIONAL, "Write what was seen to FILE", 0},
-	{0},
-};
-
-/* --- the command line --- */
-
-static void add_word(struct run *run, const char *format, ...)
-	__attribute__((format(printf, 2, 3)));
-static void add_word(struct run *run, const char *format, ...)
+/* One more for MEMSLOT_PRELOAD. */
+void add_word(struct run *run, const char *format, ...)
 {
 	size_t length = strlen(run->words);
 	va_list rest;
@@ -87,91 +39,6 @@ static void add_word(struct run *run, const char *format, ...)
 	vsnprintf(run->words + length, sizeof run->words - length, format, rest);
 	va_end(rest);
 }
-
-static void add_size(struct argp_state *state, const char *name, const char *argument)
-{
-	uint64_t size;
-
-	if (parse_size(argument, &size))
-		refuse(state, "--%s: '%s' is no size", name, argument);
-	if (strcmp(name, "min") == 0 && size < page_size())
-		refuse(state, "--min: a page is the least");
-	add_word(state->input, "%s=%llu,", name, (unsigned long long)size);
-}
-
-static void take_stats(struct argp_state *state, const char *argument)
-{
-	struct run *run = state->input;
-
-	run->stats = true;
-	if (argument && strncmp(argument, "json:", 5) != 0)
-		refuse(state, "--stats: '%s' is not json:FILE", argument);
-	run->json_path = argument ? argument + 5 : NULL;
-}
-
-static void take_thp(struct argp_state *state, const char *argument)
-{
-	if (!list_has("auto,keep,refuse", argument))
-		refuse(state, "--thp: '%s' is none of auto, keep, refuse", argument);
-	add_word(state->input, "thp=%s,", argument);
-}
-
-static void take_number(struct argp_state *state, const char *argument)
-{
-	uint64_t number;
-
-	if (parse_number(argument, 0, INT32_MAX, &number))
-		refuse(state, "--slots: '%s' is no number", argument);
-	add_word(state->input, "slots=%llu,", (unsigned long long)number);
-}
-
-static error_t parse(int key, char *argument, struct argp_state *state)
-{
-	struct run *run = state->input;
-
-	switch (key) {
-	case OPT_TRUST:
-		add_word(run, "lazy,");
-		return 0;
-	case OPT_SLOTS:
-		take_number(state, argument);
-		return 0;
-	case OPT_KEEP:
-		add_size(state, "keep", argument);
-		return 0;
-	case OPT_BUDGET:
-		add_size(state, "budget", argument);
-		return 0;
-	case OPT_MIN:
-		add_size(state, "min", argument);
-		return 0;
-	case OPT_THP:
-		take_thp(state, argument);
-		return 0;
-	case OPT_CHILDREN:
-		if (!list_has("yes,no", argument))
-			refuse(state, "--children: '%s' is neither yes nor no", argument);
-		add_word(run, "%s", argument[0] == 'n' ? "children=no," : "");
-		return 0;
-	case OPT_ASLR:
-		run->no_aslr = true;
-		return 0;
-	case OPT_STATS:
-		take_stats(state, argument);
-		return 0;
-	case ARGP_KEY_ARG: /* the program: the rest is its own */
-		run->command = state->argv + state->next - 1;
-		state->next = state->argc;
-		return 0;
-	case ARGP_KEY_NO_ARGS:
-		refuse(state, "a program is missing");
-		return EINVAL;
-	default:
-		return ARGP_ERR_UNKNOWN;
-	}
-}
-
-/* --- what the program gets --- */
 
 int find_preload(char *path, size_t room)
 {
@@ -218,20 +85,52 @@ static int set_environment(const struct run *run)
 											 : 0;
 }
 
+/* Before the program is started: hours later it would be too late to say no. */
+static int open_json(struct run *run)
+{
+	if (!run->json_path)
+		return 0;
+	run->json = strcmp(run->json_path, "-") == 0 ? stdout : fopen(run->json_path, "we");
+	return run->json ? 0 : -errno;
+}
+
 /* --- the parent --- */
 
-static pid_t start(const struct run *run, const sigset_t *mask)
+/* Why it could not be run; for the shells, too, a script's interpreter that is not there is that.
+ */
+static int explain_exec(const char *name, int error)
 {
-	pid_t child = fork();
+	bool there = strchr(name, '/') && access(name, F_OK) == 0;
 
-	if (child != 0)
+	if (error == ENOENT && there)
+		fprintf(stderr, "memslot: cannot run %s: its interpreter is not there\n", name);
+	else
+		complain(-error, "cannot run %s", name);
+	return error == ENOENT && !there ? EXIT_NOT_FOUND : EXIT_NOT_RUN;
+}
+
+/* *ret_failed: where the error can be read if the program did not start. */
+static pid_t start(const struct run *run, const sigset_t *mask, int *ret_failed)
+{
+	int ends[2], error;
+	pid_t child;
+
+	if (pipe2(ends, O_CLOEXEC))
+		return -1;
+	child = fork();
+	*ret_failed = ends[0];
+	if (child != 0) {
+		close(ends[1]);
 		return child;
+	}
 	if (run->no_aslr)
 		personality(ADDR_NO_RANDOMIZE);
 	sigprocmask(SIG_SETMASK, mask, NULL);
 	execvp(run->command[0], run->command);
-	complain(-errno, "cannot run %s", run->command[0]);
-	_exit(errno == ENOENT ? EXIT_NOT_FOUND : EXIT_NOT_RUN);
+	error = errno;
+	if (write(ends[1], &error, sizeof error) < 0)
+		_exit(EXIT_OURS);
+	_exit(explain_exec(run->command[0], error));
 }
 
 /* The program stopped or ended: false while it lives. */
@@ -268,68 +167,66 @@ static int wait_for(pid_t child)
 	}
 }
 
-static int report(const struct run *run)
+static const char *mode_of(const struct run *run)
 {
-	json_t *json = describe_preload(run->page, run->trace);
+	bool lazy = run->trust && !(run->page->off & MEMSLOT_PRELOAD_NOT_LAZY);
+
+	return run->trace ? "observe" : lazy ? "lazy" : "strict";
+}
+
+static int report(const struct run *run, int status)
+{
+	json_t *json = describe_preload(run->page, mode_of(run), status);
 	int error = 0;
 
-	if (run->json_path)
-		error = json_dump_file(json, run->json_path, JSON_INDENT(2)) ? -errno : 0;
-	else if (run->stats || run->trace)
+	if (run->json && (json_dumpf(json, run->json, JSON_INDENT(2)) ||
+				 fputc('\n', run->json) == EOF || fflush(run->json)))
+		error = -EIO;
+	if (run->table || (run->trace && !run->json))
 		print_preload(json);
+	else if (run->trust && run->page->off & MEMSLOT_PRELOAD_NOT_LAZY)
+		fprintf(stderr, "memslot: %s\n", preload_off(MEMSLOT_PRELOAD_NOT_LAZY));
 	json_decref(json);
 	if (error)
 		complain(error, "cannot write %s", run->json_path);
 	return error;
 }
 
-static int run_command(struct run *run)
+static int prepare(struct run *run)
 {
-	sigset_t all, before;
-	pid_t child;
-	int status, error = make_page(run);
+	int error = open_json(run);
 
+	if (error) {
+		complain(error, "cannot write %s", run->json_path);
+		return error;
+	}
+	error = make_page(run);
 	if (!error)
 		error = set_environment(run);
-	if (error) {
+	if (error)
 		complain(error, error == -ENOENT ? "no libmemslot-preload.so found"
 						 : "cannot prepare the preload");
-		return EXIT_FAILED;
-	}
+	return error;
+}
+
+int run_program(struct run *run)
+{
+	int status, failed, error;
+	sigset_t all, before;
+	pid_t child;
+
+	if (prepare(run))
+		return EXIT_OURS;
 	signal(SIGCHLD, SIG_DFL); /* an ignored one would take the exit status away */
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, &before);
-	child = start(run, &before);
+	child = start(run, &before, &failed);
 	if (child < 0) {
 		complain(-errno, "cannot start a process");
-		return EXIT_FAILED;
+		return EXIT_OURS;
 	}
 	status = wait_for(child);
-	return report(run) && status == 0 ? EXIT_FAILED : status;
-}
-
-int command_run(int argc, char **argv)
-{
-	static const struct argp argp = {.options = run_options,
-		.parser = parse,
-		.args_doc = "[--] PROGRAM [ARGUMENT...]",
-		.doc = "Run a program whose address-space reservations come from slots."};
-	struct run run = {0};
-
-	if (argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &run))
-		return EXIT_USAGE;
-	return run_command(&run);
-}
-
-int command_trace(int argc, char **argv)
-{
-	static const struct argp argp = {.options = trace_options,
-		.parser = parse,
-		.args_doc = "[--] PROGRAM [ARGUMENT...]",
-		.doc = "Run a program as it is, and tell what slots would have saved."};
-	struct run run = {.trace = true, .words = "observe,"};
-
-	if (argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &run))
-		return EXIT_USAGE;
-	return run_command(&run);
+	if (read(failed, &error, sizeof error) == sizeof error)
+		return status; /* there is nothing to tell */
+	return report(run, status) && status == 0 ? EXIT_OURS : status;
 }

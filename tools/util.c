@@ -43,7 +43,7 @@ void refuse(const struct argp_state *state, const char *format, ...)
 	va_end(arguments);
 	fputc('\n', stderr);
 	argp_state_help(state, stderr, ARGP_HELP_SEE);
-	exit(EXIT_USAGE);
+	exit(argp_err_exit_status);
 }
 
 const char *explain(int error)

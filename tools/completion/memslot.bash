@@ -7,6 +7,22 @@ _memslot_names() {
 		in_part { print $1 }'
 }
 
+# memslot run, trace, doctor: options, then a program, whose arguments are files to us.
+_memslot_program() {
+	local i
+	for ((i = 2; i < COMP_CWORD; i++)); do
+		case ${COMP_WORDS[i]} in
+		-* | =) ;;
+		*) [[ ${COMP_WORDS[i - 1]} == = ]] || return 1 ;;
+		esac
+	done
+	case "${COMP_WORDS[*]: -3}" in
+	*'--thp =' | *'--thp = '*) mapfile -t COMPREPLY < <(compgen -W 'auto keep refuse' -- "${1#=}") ;;
+	*'--children =' | *'--children = '*) mapfile -t COMPREPLY < <(compgen -W 'yes no' -- "${1#=}") ;;
+	*) mapfile -t COMPREPLY < <(compgen -c -- "$1") ;;
+	esac
+}
+
 _memslot() {
 	local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]}
 	local command=${COMP_WORDS[1]} words=
@@ -52,6 +68,13 @@ _memslot() {
 		plan) words='--reserve --guard-before --guard-after --copy-budget --no-edge --json
 			--help' ;;
 		esac
+	fi
+	if [[ $command == @(run|trace|doctor) ]]; then
+		if _memslot_program "$word"; then
+			[[ -n $words ]] || return
+		else
+			words= # its own options
+		fi
 	fi
 	if [[ -n $words ]]; then
 		mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
