@@ -86,6 +86,8 @@ START_TEST(null_is_refused_everywhere)
 	ck_assert_int_eq(memslot_buffers_wait(NULL, &waiter), -EINVAL);
 	ck_assert_int_eq(memslot_buffers_wait(buffers, NULL), -EINVAL);
 	ck_assert_int_eq(memslot_buffers_wait(buffers, &waiter), -EINVAL); /* no event */
+	waiter.event_fd = STDIN_FILENO; /* forgotten */
+	ck_assert_int_eq(memslot_buffers_wait(buffers, &waiter), -EINVAL);
 	ck_assert_int_eq(memslot_buffers_wait_cancel(buffers, NULL), -EINVAL);
 	ck_assert_int_eq(memslot_buffers_wait_cancel(buffers, &waiter), -EINVAL);
 	ck_assert_int_eq(memslot_buffers_set_budget(NULL, MB), -EINVAL);

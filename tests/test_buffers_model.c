@@ -355,6 +355,7 @@ static void detach(struct model *model)
 	unsigned ring = below(model, RINGS);
 	struct bench *bench = &model->rings[ring];
 	bool chosen = false;
+	int answer;
 
 	for (unsigned i = 0; i < OPS; i++)
 		chosen |= model->ops[i].kind == CHOSEN && model->ops[i].ring == ring;
@@ -362,10 +363,11 @@ static void detach(struct model *model)
 		return;
 	if (model->groups[ring]) {
 		ck_assert_int_eq(memslot_ring_detach(bench->ring), -EBUSY);
-		ck_assert_int_eq(
-			memslot_ring_group_destroy(model->groups[ring]), chosen ? -EBUSY : 0);
-		if (chosen)
-			return;
+		answer = memslot_ring_group_destroy(model->groups[ring]);
+		ck_assert_int_eq(answer, chosen ? -EBUSY : 0);
+		for (; answer == -EBUSY; answer = memslot_ring_group_destroy(model->groups[ring]))
+			(void)reap(model, ring);
+		ck_assert_int_eq(answer, 0);
 		model->groups[ring] = NULL;
 	}
 	while (memslot_ring_detach(bench->ring) == -EAGAIN)

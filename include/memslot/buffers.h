@@ -152,13 +152,16 @@ struct memslot_completion {
 /* user_data is what prep was given. Not set: housekeeping (NOP of unprep, late NOTIF, tags). */
 #define MEMSLOT_COMPLETION_OURS (1u << 0)
 /* The operation is over, its guard gone. A zero-copy send completes twice: with its result, and then
- * TERMINAL, with 0, when the kernel has let go of the buffer. */
+ * TERMINAL and NOTIF, with 0; a plain one, or one that failed, once. */
 #define MEMSLOT_COMPLETION_TERMINAL (1u << 1)
 /* A multishot ended that the application may want again: prepare it anew. */
 #define MEMSLOT_COMPLETION_REARM (1u << 2)
 /* The kernel chose buffer from a group: it is the application's now, and goes back by
  * memslot_buffers_release, also after the group is gone. */
 #define MEMSLOT_COMPLETION_SELECTED (1u << 3)
+
+/* The kernel has let go of the buffer of a zero-copy send whose result came before; TERMINAL. */
+#define MEMSLOT_COMPLETION_NOTIF (1u << 4)
 
 /* For group_prep_*: one operation, many completions. */
 #define MEMSLOT_GROUP_MULTISHOT (1u << 0)
@@ -222,7 +225,7 @@ int memslot_buffers_release(struct memslot_buffers *buffers, const struct memslo
 /*
  * Queue for buffers, behind who waits already. What is there at once comes by the event, too.
  *   waiter  with size, event_fd and count set, the rest zero
- * Errors: -EINVAL no event_fd, unknown flags; -EMSGSIZE as acquire; -EALREADY queued already;
+ * Errors: -EINVAL event_fd is no eventfd, unknown flags; -EMSGSIZE as acquire; -EALREADY queued already;
  *         -ESHUTDOWN close has begun; -E2BIG a waiter from a newer header
  */
 int memslot_buffers_wait(struct memslot_buffers *buffers, struct memslot_buffer_waiter *waiter);
@@ -273,8 +276,8 @@ int memslot_ring_attach(struct memslot_buffers *buffers, struct io_uring *ring,
 /*
  * Undo attach. Operations in flight are cancelled; the application submits what it has prepared,
  * passes every CQE to memslot_ring_complete, and calls detach again until it answers 0. Nothing new
- * can be prepared from the first call on. A ring that was closed by then: buffers with operations
- * pending are quarantined, and detach answers 0. NULL: 0, nothing happens.
+ * can be prepared from the first call on. Groups are destroyed before. A ring that was closed by then:
+ * buffers with operations pending are quarantined, and detach answers 0. NULL: 0, nothing happens.
  * Cost:   one cancellation for each operation in flight; unregistering.
  * Errors: -EAGAIN operations are in flight; -EBUSY groups exist; -EEXIST not the ring's thread
  */
@@ -284,7 +287,9 @@ int memslot_ring_detach(struct memslot_ring *ring);
  * Prepare an operation: guard the buffer, fill the SQE. Afterwards the application may add
  * IOSQE_IO_LINK, IO_HARDLINK, IO_DRAIN and ASYNC, nothing else; CQE_SKIP_SUCCESS nowhere in a chain
  * that holds one of ours (the guard would never be retired). sqe->user_data may be read, to cancel by
- * it. What is prepared has to be submitted.
+ * it. What is prepared has to be submitted. On failure the SQE becomes a NOP, whose completion is
+ * housekeeping: it may be submitted, as an SQE that was taken cannot be given back (except in a child,
+ * where the pool is dead, and with ring NULL: then it is untouched).
  *   sqe          as io_uring_get_sqe(3) gives it
  *   fd           of a file; not an index of registered files
  *   start, size  inside the buffers of the acquisition; size above 0
@@ -355,8 +360,9 @@ int memslot_ring_complete(struct memslot_ring *ring, const struct io_uring_cqe *
 /*
  * Provide buffers to a ring under a group number. Few are kept available (a window that fits well
  * into the second cache), the ones used last; when that was too few (-ENOBUFS) twice as many, up to
- * `count`. Buffers available or in hand are out, and count against the budget. Where the kernel
- * has no provided-buffer rings, each operation takes its buffer when it is prepared.
+ * `count`. Buffers available or in hand are out, and count against the budget: an idle group keeps
+ * what is available, and how many are in hand is bounded by the budget alone. Where the kernel has no
+ * provided-buffer rings, each operation takes its buffer when it is prepared.
  *   group      a number that the application does not use otherwise
  *   opts       NULL: defaults
  *   ret_group  until destroy
@@ -371,8 +377,8 @@ int memslot_ring_group_create(struct memslot_ring *ring, uint16_t group,
  * Prepare a receive into whatever buffer of the group is next. As memslot_ring_prep_recv. Where the
  * kernel has no multishot receive, one completion comes, with REARM.
  *   flags  MEMSLOT_GROUP_MULTISHOT
- * Errors: -EAGAIN the budget is spent and no buffer available: memslot_buffers_wait tells when to try
- *         again; -EINVAL unknown flag; -ENOSPC, -EBUSY, -EEXIST as memslot_ring_prep_read
+ * Errors: -EAGAIN the budget is spent and no buffer available: try again after a release or a
+ *         TERMINAL completion; or memslot_buffers_wait, and release the waiter's buffer first; -EINVAL unknown flag; -ENOSPC, -EBUSY, -EEXIST as memslot_ring_prep_read
  */
 int memslot_ring_group_prep_recv(struct memslot_group *group, struct io_uring_sqe *sqe, int fd,
 		uint32_t flags, int msg_flags, uint64_t user_data);
@@ -395,7 +401,9 @@ int memslot_ring_group_stats(
 	const struct memslot_group *group, struct memslot_group_stats *ret_stats);
 
 /*
- * End a group. Buffers in hand stay the application's. NULL: 0, nothing happens.
+ * End a group: its operations in flight are cancelled, nothing new can be prepared from the first call
+ * on. The application passes the CQEs to memslot_ring_complete, and calls destroy again until it
+ * answers 0. Buffers in hand stay the application's. NULL: 0, nothing happens.
  * Errors: -EBUSY an operation of the group has not had its last CQE; -EEXIST not the ring's thread
  */
 int memslot_ring_group_destroy(struct memslot_group *group);

@@ -260,6 +260,7 @@ MS_HIDDEN uint64_t ms_line_until(uint64_t timeout_ns);
  */
 #define MS_OPS_MAX (1u << 20)
 #define MS_OP_TOKEN_GENERATION (((uint64_t)1 << 48) - MS_OPS_MAX)
+#define MS_OP_HOUSEKEEPING (MS_OPS_MAX - 1) /* the index that no operation has */
 #define MS_OP_NONE UINT32_MAX
 
 enum ms_op_kind {
@@ -314,6 +315,8 @@ static inline int ms_ring_usable(struct memslot_ring *ring)
 		error = -EEXIST;
 	return error;
 }
+/* Ask the kernel to end what is in flight, of a group or all; what is not submitted yet is not found. */
+MS_HIDDEN void ms_ring_cancel(struct memslot_ring *ring, const struct memslot_group *group);
 /* False: it was closed behind our back. */
 MS_HIDDEN bool ms_ring_alive(const struct memslot_ring *ring);
 
@@ -344,6 +347,9 @@ static inline struct ms_op *ms_prep_find(struct memslot_ring *ring, uint64_t use
 	return op;
 }
 
+/* The SQE shall do nothing; gives back the error. */
+MS_HIDDEN int ms_prep_refuse(struct memslot_ring *ring, struct io_uring_sqe *sqe, int error);
+
 /* One more in flight; NULL: too many. */
 static inline struct ms_op *ms_prep_op(struct memslot_ring *ring, uint64_t user_data)
 {
@@ -351,7 +357,7 @@ static inline struct ms_op *ms_prep_op(struct memslot_ring *ring, uint64_t user_
 	struct ms_op *op;
 
 	if (index == MS_OP_NONE) {
-		if (ring->op_high == MS_OPS_MAX)
+		if (ring->op_high == MS_OP_HOUSEKEEPING)
 			return NULL;
 		index = ring->op_high++;
 		ring->ops[index] =

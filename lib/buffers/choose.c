@@ -135,7 +135,7 @@ static int begin(struct memslot_group *group, struct io_uring_sqe *sqe, int fd, 
 	struct memslot_buffer buffer = {.base = NULL, .index = MS_OP_NONE};
 	struct ms_op *op;
 
-	if (ring->ending)
+	if (ring->ending || group->ending)
 		return -EBUSY;
 	if (group->entries)
 		refill(group);
@@ -180,7 +180,7 @@ MS_EXPORT int memslot_ring_group_prep_recv(struct memslot_group *group, struct i
 	if (!error)
 		error = begin(group, sqe, fd, user_data, &op);
 	if (error)
-		return error;
+		return ms_prep_refuse(group ? group->ring : NULL, sqe, error);
 	sqe->opcode = IORING_OP_RECV;
 	sqe->msg_flags = (uint32_t)msg_flags;
 	op->multishot = flags & MEMSLOT_GROUP_MULTISHOT;
@@ -204,7 +204,7 @@ MS_EXPORT int memslot_ring_group_prep_read(struct memslot_group *group, struct i
 	if (!error)
 		error = begin(group, sqe, fd, user_data, &op);
 	if (error)
-		return error;
+		return ms_prep_refuse(group ? group->ring : NULL, sqe, error);
 	op->multishot = flags;
 	sqe->opcode = flags ? MS_URING_READ_MULTISHOT : IORING_OP_READ;
 	sqe->off = file_offset;

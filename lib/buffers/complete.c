@@ -49,9 +49,12 @@ static void finish(struct memslot_ring *ring, struct ms_op *op, const struct io_
 {
 	bool over = !(cqe->flags & IORING_CQE_F_MORE);
 
-	done->flags = MEMSLOT_COMPLETION_OURS | (over ? MEMSLOT_COMPLETION_TERMINAL : 0);
+	bool notif = cqe->flags & IORING_CQE_F_NOTIF;
+
+	done->flags = MEMSLOT_COMPLETION_OURS | (over ? MEMSLOT_COMPLETION_TERMINAL : 0) |
+		      (notif ? MEMSLOT_COMPLETION_NOTIF : 0);
 	done->user_data = op->user_data;
-	done->result = cqe->flags & IORING_CQE_F_NOTIF ? 0 : cqe->res;
+	done->result = notif ? 0 : cqe->res;
 	if (op->group) {
 		ms_choose_completed(op, cqe, done);
 	} else {

@@ -210,8 +210,11 @@ MS_EXPORT int memslot_ring_group_destroy(struct memslot_group *group)
 		return error;
 	alive = ms_ring_alive(group->ring);
 	lost = group->ops;
-	if (alive && lost)
+	group->ending = true;
+	if (alive && lost) {
+		ms_ring_cancel(group->ring, group);
 		return -EBUSY;
+	}
 	ring.bgid = (uint16_t)group->number;
 	if (alive && group->entries)
 		error = ms_os_uring_register(

@@ -16,6 +16,7 @@ struct memslot_group {
 	uint32_t number; /* the application's */
 	uint32_t id;	 /* the pool's */
 	uint32_t count, hot, window, available, calm, ops;
+	bool ending;	   /* destroy has begun */
 	uint64_t provided; /* since the window grew */
 	uint16_t tail;
 	uint64_t enobufs;

@@ -267,6 +267,14 @@ static bool is_in_line(const struct memslot_buffers *buffers, struct memslot_buf
 	return at;
 }
 
+/* A descriptor that was forgotten is 0, of something else. */
+static bool is_eventfd(int fd)
+{
+	struct stat state;
+
+	return fd >= 0 && ms_os_stat(fd, &state) == 0 && (state.st_mode & S_IFMT) == 0;
+}
+
 MS_EXPORT int memslot_buffers_wait(
 	struct memslot_buffers *buffers, struct memslot_buffer_waiter *waiter)
 {
@@ -276,7 +284,7 @@ MS_EXPORT int memslot_buffers_wait(
 	if (!buffers || !waiter)
 		return -EINVAL;
 	error = ms_opts_take(&taken, sizeof taken, sizeof taken, 0, waiter);
-	if (!error && (taken.event_fd < 0 || taken.count == 0))
+	if (!error && (taken.count == 0 || !is_eventfd(taken.event_fd)))
 		error = -EINVAL;
 	if (!error)
 		error = ms_buffers_usable(buffers);

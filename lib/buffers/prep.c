@@ -6,6 +6,10 @@
  * ring's table of operations and its generation, which keeps what the application gave and which
  * buffer the kernel is at; the guard, counted in the buffer's word, keeps the buffer out until the
  * operation's last CQE, whoever releases it meanwhile. Only the ring's thread is at the table.
+ *
+ * An SQE that was taken from the queue cannot be given back, and liburing leaves in it what it was
+ * last: one that could not be prepared becomes a NOP of ours, or the kernel would do again what is
+ * over, to a buffer that has another owner by now.
  */
 #include "buffers/buffers.h"
 
@@ -82,6 +86,17 @@ static void set_fixed(
 	sqe->buf_index = (uint16_t)(buffer->index >> ring->buffers->area_shift);
 }
 
+__attribute__((noinline, cold)) int ms_prep_refuse(
+	struct memslot_ring *ring, struct io_uring_sqe *sqe, int error)
+{
+	if (!ring || !sqe || ms_buffers_usable(ring->buffers))
+		return error; /* in a child the queue is the parent's */
+	*sqe = (struct io_uring_sqe){.opcode = IORING_OP_NOP,
+		.fd = -1,
+		.user_data = ring->mark << 48 | MS_OP_HOUSEKEEPING};
+	return error;
+}
+
 /* --- operations --- */
 
 static inline __attribute__((always_inline)) int prep_rw(struct memslot_ring *ring,
@@ -90,8 +105,8 @@ static inline __attribute__((always_inline)) int prep_rw(struct memslot_ring *ri
 {
 	int error = begin(ring, sqe, fd, buffer, start, size, user_data);
 
-	if (error)
-		return error;
+	if (MS_UNLIKELY(error))
+		return ms_prep_refuse(ring, sqe, error);
 	sqe->off = file_offset;
 	if (ms_table_fixed(ring, buffer->index)) {
 		sqe->opcode = write ? IORING_OP_WRITE_FIXED : IORING_OP_READ_FIXED;
@@ -122,8 +137,8 @@ static int prep_message(struct memslot_ring *ring, struct io_uring_sqe *sqe, int
 {
 	int error = begin(ring, sqe, fd, buffer, start, size, user_data);
 
-	if (error)
-		return error;
+	if (MS_UNLIKELY(error))
+		return ms_prep_refuse(ring, sqe, error);
 	sqe->opcode = opcode;
 	sqe->msg_flags = (uint32_t)msg_flags;
 	return 0;

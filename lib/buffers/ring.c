@@ -149,14 +149,13 @@ MS_EXPORT int memslot_ring_attach(struct memslot_buffers *buffers, struct io_uri
 
 /* --- detach --- */
 
-/* Ask the kernel to end what is in flight; what is not submitted yet is not found. */
-static void cancel_all(struct memslot_ring *ring)
+void ms_ring_cancel(struct memslot_ring *ring, const struct memslot_group *group)
 {
-	for (uint32_t i = 0; i < ring->op_high; i++) {
+	for (uint32_t i = 0; i < ring->op_high && ms_feature(MS_FEATURE_URING_SYNC_CANCEL); i++) {
 		struct ms_op *op = &ring->ops[i];
 		struct io_uring_sync_cancel_reg cancel = {.fd = -1};
 		int answer;
-		if (op->kind == MS_OP_UNUSED || op->kind == MS_OP_NOP || op->cancelled)
+		if (op->kind != MS_OP_LIVE || op->cancelled || (group && op->group != group))
 			continue;
 		cancel.addr = op->token;
 		answer = ms_os_uring_register(ring->fd, IORING_REGISTER_SYNC_CANCEL, &cancel, 1);
@@ -207,8 +206,7 @@ MS_EXPORT int memslot_ring_detach(struct memslot_ring *ring)
 	ring->ending = true;
 	alive = ms_ring_alive(ring);
 	if (atomic_load(&ring->in_flight) && alive) {
-		if (ms_feature(MS_FEATURE_URING_SYNC_CANCEL))
-			cancel_all(ring);
+		ms_ring_cancel(ring, NULL);
 		return -EAGAIN;
 	}
 	if (!alive)
