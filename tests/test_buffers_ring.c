@@ -403,6 +403,29 @@ START_TEST(a_chain_whose_head_fails_is_accounted_for)
 }
 END_TEST
 
+/* With it the network stack reads on after the CQE: what the next tenant writes would be sent. */
+START_TEST(invariant_17_a_send_may_not_be_zero_copy_by_its_flags)
+{
+	struct bench bench;
+	struct memslot_buffer buffer;
+	struct io_uring_sqe sqe = {.opcode = 99};
+
+	NEED_URING();
+	bench_begin(&bench, 4 * KB, 0);
+	buffer = buffer_get(bench.buffers, 1);
+	ck_assert_int_eq(memslot_ring_prep_send(bench.ring, &sqe, 0, &buffer, 0, 9,
+				 MSG_ZEROCOPY | MSG_NOSIGNAL, 1),
+		-EINVAL);
+	ck_assert_int_eq(
+		memslot_ring_prep_send_zc(bench.ring, &sqe, 0, &buffer, 0, 9, MSG_ZEROCOPY, 1),
+		-EINVAL);
+	ck_assert_uint_eq(sqe.opcode, 99);
+	ck_assert_uint_eq(bench_in_flight(&bench), 0);
+	buffer_put(bench.buffers, &buffer);
+	bench_end(&bench);
+}
+END_TEST
+
 /* A send that its link cancelled promises no more, and yet a NOTIF may come: by then the entry is
  * another operation's. Made up, as kernels differ. */
 START_TEST(a_late_notif_retires_nobody_else)
@@ -504,6 +527,7 @@ Suite *test_suite(void)
 	tcase_add_test(tcase, what_was_prepared_becomes_a_nop_in_place);
 	tcase_add_test(tcase, guards_have_their_limits);
 	tcase_add_test(tcase, a_chain_whose_head_fails_is_accounted_for);
+	tcase_add_test(tcase, invariant_17_a_send_may_not_be_zero_copy_by_its_flags);
 	tcase_add_test(tcase, a_late_notif_retires_nobody_else);
 	tcase_add_test(tcase, invariant_17_a_zero_copy_send_keeps_its_buffer_until_the_notif);
 	return suite;

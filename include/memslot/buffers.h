@@ -319,8 +319,8 @@ int memslot_ring_prep_recv(struct memslot_ring *ring, struct io_uring_sqe *sqe, 
 
 /*
  * The same, to send.
- *   msg_flags  of send(2)
- * Errors: as memslot_ring_prep_read: -EINVAL -ENOSPC -EMSGSIZE -EBUSY -EEXIST
+ *   msg_flags  of send(2), but not MSG_ZEROCOPY: its end is told where no guard can see it
+ * Errors: as memslot_ring_prep_read: -EINVAL -ENOSPC -EMSGSIZE -EBUSY -EEXIST; -EINVAL MSG_ZEROCOPY
  */
 int memslot_ring_prep_send(struct memslot_ring *ring, struct io_uring_sqe *sqe, int fd,
 		const struct memslot_buffer *buffer, size_t start, size_t size, int msg_flags,
@@ -330,7 +330,7 @@ int memslot_ring_prep_send(struct memslot_ring *ring, struct io_uring_sqe *sqe, 
  * The same, without a copy: the network stack reads the buffer until the TERMINAL completion, which
  * may be long after the result. From registered buffers where there are any; a plain send where the
  * kernel has no SEND_ZC.
- * Errors: as memslot_ring_prep_read: -EINVAL -ENOSPC -EMSGSIZE -EBUSY -EEXIST
+ * Errors: as memslot_ring_prep_send: -EINVAL -ENOSPC -EMSGSIZE -EBUSY -EEXIST
  */
 int memslot_ring_prep_send_zc(struct memslot_ring *ring, struct io_uring_sqe *sqe, int fd,
 		const struct memslot_buffer *buffer, size_t start, size_t size, int msg_flags,

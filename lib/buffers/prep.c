@@ -16,6 +16,7 @@
 #include "base/uring.h"
 
 #include <string.h>
+#include <sys/socket.h>
 
 /* --- guards --- */
 
@@ -156,6 +157,9 @@ MS_EXPORT int memslot_ring_prep_send(struct memslot_ring *ring, struct io_uring_
 	const struct memslot_buffer *buffer, size_t start, size_t size, int msg_flags,
 	uint64_t user_data)
 {
+	/* The stack would read on after the CQE, and tell the socket's error queue when it is done. */
+	if (msg_flags & MSG_ZEROCOPY)
+		return -EINVAL;
 	return prep_message(
 		ring, sqe, fd, buffer, start, size, msg_flags, user_data, IORING_OP_SEND);
 }
