@@ -466,6 +466,36 @@ START_TEST(a_late_notif_retires_nobody_else)
 }
 END_TEST
 
+/* Detach ends with the last guard, but a send that its link cancelled has a NOTIF still to come:
+ * the ring's next attachment must not take it for one of its own. */
+START_TEST(a_late_notif_of_an_earlier_attachment_retires_nobody)
+{
+	struct bench bench;
+	struct memslot_completion done = {.size = sizeof done};
+	struct io_uring_cqe cqe = {.res = -ECANCELED}, late = {.flags = IORING_CQE_F_NOTIF};
+	struct io_uring_sqe first, second;
+	struct memslot_buffer buffer;
+
+	NEED_URING();
+	bench_begin(&bench, 4 * KB, 0);
+	buffer = buffer_get(bench.buffers, 1);
+	ck_assert_int_eq(memslot_ring_prep_send_zc(bench.ring, &first, -1, &buffer, 0, 9, 0, 1), 0);
+	late.user_data = cqe.user_data = first.user_data;
+	ck_assert_int_eq(memslot_ring_complete(bench.ring, &cqe, &done), 0);
+	ck_assert_int_eq(memslot_ring_detach(bench.ring), 0);
+	ck_assert_int_eq(memslot_ring_attach(bench.buffers, &bench.uring, NULL, &bench.ring), 0);
+	ck_assert_int_eq(memslot_ring_prep_read(bench.ring, &second, -1, &buffer, 0, 9, 0, 2), 0);
+	ck_assert_int_eq(memslot_ring_complete(bench.ring, &late, &done), 0);
+	ck_assert_uint_eq(done.flags, 0);
+	ck_assert_uint_eq(bench_in_flight(&bench), 1);
+	cqe.user_data = second.user_data;
+	ck_assert_int_eq(memslot_ring_complete(bench.ring, &cqe, &done), 0);
+	ck_assert_uint_eq(done.user_data, 2);
+	buffer_put(bench.buffers, &buffer);
+	bench_end(&bench);
+}
+END_TEST
+
 /* Invariant 17: the network stack reads until the NOTIF; what it sends must be what was sent. */
 START_TEST(invariant_17_a_zero_copy_send_keeps_its_buffer_until_the_notif)
 {
@@ -529,6 +559,7 @@ Suite *test_suite(void)
 	tcase_add_test(tcase, a_chain_whose_head_fails_is_accounted_for);
 	tcase_add_test(tcase, invariant_17_a_send_may_not_be_zero_copy_by_its_flags);
 	tcase_add_test(tcase, a_late_notif_retires_nobody_else);
+	tcase_add_test(tcase, a_late_notif_of_an_earlier_attachment_retires_nobody);
 	tcase_add_test(tcase, invariant_17_a_zero_copy_send_keeps_its_buffer_until_the_notif);
 	return suite;
 }

@@ -292,6 +292,8 @@ struct memslot_ring {
 	uint64_t thread;	/* the only one that may call, if `single` */
 	bool single, ending, zero_copy;
 	uint64_t mark;
+	uint64_t token; /* the first ones, but for the index: those of earlier attachments are stale
+			 */
 	size_t bytes;
 
 	struct ms_op *ops;
@@ -360,8 +362,7 @@ static inline struct ms_op *ms_prep_op(struct memslot_ring *ring, uint64_t user_
 		if (ring->op_high == MS_OP_HOUSEKEEPING)
 			return NULL;
 		index = ring->op_high++;
-		ring->ops[index] =
-			(struct ms_op){.token = ring->mark << 48 | index, .next = MS_OP_NONE};
+		ring->ops[index] = (struct ms_op){.token = ring->token | index, .next = MS_OP_NONE};
 	}
 	op = &ring->ops[index];
 	ring->op_free = op->next;

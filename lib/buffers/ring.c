@@ -82,6 +82,7 @@ static int describe(struct memslot_ring *ring, const struct io_uring *uring, uin
 	ring->single = uring->flags & IORING_SETUP_SINGLE_ISSUER;
 	ring->thread = ms_counter_thread();
 	ring->mark = mark ? mark : MARK;
+	ring->token = ring->mark << 48 | (ms_os_random() & MS_OP_TOKEN_GENERATION);
 	ring->zero_copy = ms_feature(MS_FEATURE_URING_SEND_ZC);
 	error = identity(ring->fd, &ring->device, &ring->inode);
 	return error ? error : ask(ring->fd);
