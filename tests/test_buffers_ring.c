@@ -132,6 +132,45 @@ START_TEST(messages_go_through_sockets)
 }
 END_TEST
 
+/* MSG_TRUNC: the result is the datagram's length, and bytes what is in the buffer. */
+START_TEST(what_was_cut_off_is_not_counted)
+{
+	struct bench bench;
+	struct memslot_group *group;
+	struct memslot_buffer buffer;
+	struct memslot_completion done;
+	static const unsigned char datagram[5000];
+	int ends[2];
+
+	NEED_URING();
+	bench_begin(&bench, 4 * KB, 0);
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_DGRAM, 0, ends), 0);
+	for (unsigned i = 0; i < 2; i++)
+		ck_assert_int_eq(send(ends[0], datagram, sizeof datagram, 0), sizeof datagram);
+	buffer = buffer_get(bench.buffers, 1);
+	ck_assert_int_eq(memslot_ring_prep_recv(bench.ring, bench_sqe(&bench), ends[1], &buffer, 96,
+				 4000, MSG_TRUNC, 1),
+		0);
+	done = bench_run(&bench);
+	ck_assert_int_eq(done.result, sizeof datagram);
+	ck_assert_uint_eq(done.bytes, 4 * KB);
+	buffer_put(bench.buffers, &buffer);
+	ck_assert_int_eq(memslot_ring_group_create(bench.ring, 7, NULL, &group), 0);
+	ck_assert_int_eq(
+		memslot_ring_group_prep_recv(group, bench_sqe(&bench), ends[1], 0, MSG_TRUNC, 2),
+		0);
+	bench_submit(&bench);
+	done = bench_next(&bench);
+	ck_assert_int_eq(done.result, sizeof datagram);
+	ck_assert_uint_eq(done.bytes, 4 * KB);
+	buffer_put(bench.buffers, &done.buffer);
+	ck_assert_int_eq(memslot_ring_group_destroy(group), 0);
+	close(ends[0]);
+	close(ends[1]);
+	bench_end(&bench);
+}
+END_TEST
+
 START_TEST(what_is_not_inside_the_buffer_is_refused)
 {
 	static const size_t bad[][2] = {
@@ -324,6 +363,33 @@ START_TEST(what_was_prepared_becomes_a_nop_in_place)
 	ck_assert_uint_eq(buffers_stats(bench.buffers).live, 1);
 	buffer_put(bench.buffers, &other);
 	close(fd);
+	bench_end(&bench);
+}
+END_TEST
+
+/* A mistake, as unprep is for what the kernel has not seen: the guard stays nevertheless. */
+START_TEST(what_was_submitted_before_is_no_nop)
+{
+	struct bench bench;
+	struct memslot_completion done = {.size = sizeof done};
+	struct io_uring_cqe cqe = {.res = 9, .flags = IORING_CQE_F_MORE};
+	struct io_uring_sqe sqe;
+	struct memslot_buffer buffer;
+
+	NEED_URING();
+	bench_begin(&bench, 4 * KB, 0);
+	buffer = buffer_get(bench.buffers, 1);
+	ck_assert_int_eq(memslot_ring_prep_send_zc(bench.ring, &sqe, -1, &buffer, 0, 9, 0, 1), 0);
+	cqe.user_data = sqe.user_data;
+	ck_assert_int_eq(memslot_ring_unprep(bench.ring, &sqe), 0);
+	ck_assert_int_eq(memslot_ring_complete(bench.ring, &cqe, &done), 0);
+	ck_assert_uint_eq(done.flags, MEMSLOT_COMPLETION_OURS);
+	ck_assert_uint_eq(bench_in_flight(&bench), 1);
+	cqe.flags = IORING_CQE_F_NOTIF;
+	ck_assert_int_eq(memslot_ring_complete(bench.ring, &cqe, &done), 0);
+	ck_assert_uint_eq(done.flags, MEMSLOT_COMPLETION_OURS | MEMSLOT_COMPLETION_TERMINAL);
+	ck_assert_uint_eq(bench_in_flight(&bench), 0);
+	buffer_put(bench.buffers, &buffer);
 	bench_end(&bench);
 }
 END_TEST
@@ -549,12 +615,14 @@ Suite *test_suite(void)
 	tcase_add_test(tcase, files_are_written_and_read_from_any_start);
 	tcase_add_test(tcase, short_operations_continue_where_they_ended);
 	tcase_add_loop_test(tcase, messages_go_through_sockets, 0, 2);
+	tcase_add_test(tcase, what_was_cut_off_is_not_counted);
 	tcase_add_test(tcase, what_is_not_inside_the_buffer_is_refused);
 	tcase_add_test(tcase, what_could_not_be_prepared_does_nothing);
 	tcase = test_case(suite, "guards");
 	tcase_add_test(tcase, a_buffer_released_in_flight_comes_back_with_its_last_operation);
 	tcase_add_test(tcase, completions_of_others_are_left_alone);
 	tcase_add_test(tcase, what_was_prepared_becomes_a_nop_in_place);
+	tcase_add_test(tcase, what_was_submitted_before_is_no_nop);
 	tcase_add_test(tcase, guards_have_their_limits);
 	tcase_add_test(tcase, a_chain_whose_head_fails_is_accounted_for);
 	tcase_add_test(tcase, invariant_17_a_send_may_not_be_zero_copy_by_its_flags);

@@ -136,8 +136,8 @@ struct memslot_group_stats {
  * flags      MEMSLOT_COMPLETION_*; 0: housekeeping, nothing to see
  * user_data  what prep was given
  * result     the kernel's
- * bytes      valid in buffer: where the operation started, plus its result if that is positive. The
- *            start to continue a short one at
+ * bytes      valid in buffer: where the operation started, plus its result if that is positive, to
+ *            the buffer's end at most (MSG_TRUNC). The start to continue a short one at
  * buffer     the operation's, or the one SELECTED; else base NULL
  */
 struct memslot_completion {

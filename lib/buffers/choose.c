@@ -104,7 +104,7 @@ void ms_choose_completed(
 	if (index != MS_OP_NONE && cqe->res > 0) {
 		done->flags |= MEMSLOT_COMPLETION_SELECTED;
 		done->buffer = ms_hand_value(group->ring->buffers, index);
-		done->bytes = (uint64_t)cqe->res;
+		done->bytes = ms_min((uint64_t)cqe->res, done->buffer.size); /* MSG_TRUNC */
 	}
 	if (op->multishot && !(cqe->flags & IORING_CQE_F_MORE) &&
 		(cqe->res > 0 || cqe->res == -ENOBUFS))

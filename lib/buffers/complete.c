@@ -5,7 +5,9 @@
  * Invariant: a guard is retired by the first CQE of its operation that does not promise more: by
  * the NOTIF of a zero-copy send, by the result of everything else. Its entry gets a new generation
  * in the same step, so that whatever still bears the token (the NOTIF of a send that its link
- * cancelled) is housekeeping. What comes for an entry of the past touches nothing.
+ * cancelled) is housekeeping. What comes for an entry of the past touches nothing. A NOP's CQE
+ * bears no flags: one that does is of what was submitted before it was to become a NOP, and taken
+ * as it is.
  */
 #include "buffers/buffers.h"
 
@@ -44,6 +46,16 @@ void ms_complete_lose(struct memslot_ring *ring, struct ms_op *op)
 	put_op(ring, op);
 }
 
+/* The result may be more than what is there: with MSG_TRUNC it is a datagram's whole length. */
+static void advance(struct ms_op *op, struct memslot_completion *done)
+{
+	uint64_t whole = (uint64_t)done->buffer.count * done->buffer.size;
+	uint64_t more = done->result > 0 ? (uint64_t)done->result : 0;
+
+	op->start = (uint32_t)ms_min(op->start + more, whole);
+	done->bytes = op->start;
+}
+
 static void finish(struct memslot_ring *ring, struct ms_op *op, const struct io_uring_cqe *cqe,
 	struct memslot_completion *done)
 {
@@ -58,9 +70,8 @@ static void finish(struct memslot_ring *ring, struct ms_op *op, const struct io_
 	if (op->group) {
 		ms_choose_completed(op, cqe, done);
 	} else {
-		op->start += done->result > 0 ? (uint32_t)done->result : 0;
-		done->bytes = op->start;
 		done->buffer = ms_hand_value(ring->buffers, op->buffer);
+		advance(op, done);
 	}
 	if (over)
 		retire(ring, op);
@@ -84,7 +95,7 @@ MS_EXPORT int memslot_ring_complete(struct memslot_ring *ring, const struct io_u
 		done = &older;
 	*done = (struct memslot_completion){.size = ret_completion->size};
 	op = ms_prep_find(ring, cqe->user_data);
-	if (op && op->kind == MS_OP_NOP)
+	if (op && op->kind == MS_OP_NOP && !cqe->flags)
 		retire(ring, op);
 	else if (op)
 		finish(ring, op, cqe, done);
