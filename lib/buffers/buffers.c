@@ -274,8 +274,8 @@ MS_EXPORT int memslot_buffers_stats(
 	if (ms_buffers_usable(own))
 		return -ESTALE;
 	ms_lock_take(&own->lock);
-	stats.magazines = ms_hand_magazines(own);
-	stats.live = own->used - ms_min(own->used, stats.magazines);
+	stats.live = ms_hand_live(own);
+	stats.magazines = own->used - stats.live;
 	stats.live_bytes = stats.live << own->size_shift;
 	stats.budget = own->budget == MEMSLOT_UNLIMITED >> own->size_shift
 			       ? MEMSLOT_UNLIMITED

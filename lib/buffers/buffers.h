@@ -103,8 +103,6 @@ struct memslot_buffers {
 
 	_Atomic(uint64_t) epoch;
 	_Atomic(bool) dead; /* in this child */
-	_Atomic(uint32_t)
-		waiting; /* who is in line, and 1 from close on: no magazine keeps anything */
 	_Atomic(uint32_t) magazine_room;
 
 	/* under the lock */
@@ -237,8 +235,10 @@ MS_HIDDEN bool ms_hand_out(
 MS_HIDDEN void ms_hand_stock(struct memslot_buffers *buffers);
 /* Under the lock: what magazines hold is free. */
 MS_HIDDEN void ms_hand_collect(struct memslot_buffers *buffers);
-/* Buffers in magazines. */
+/* Buffers in magazines: to within what moves from one to another meanwhile. */
 MS_HIDDEN uint64_t ms_hand_magazines(const struct memslot_buffers *buffers);
+/* Under the lock: buffers out, as exactly as that. */
+MS_HIDDEN uint64_t ms_hand_live(const struct memslot_buffers *buffers);
 
 /* --- line.c --- */
 /* Under the lock: whoever can be served now is; the lock is left in between. */

@@ -57,6 +57,11 @@ uint64_t ms_hand_magazines(const struct memslot_buffers *buffers)
 	return sum;
 }
 
+uint64_t ms_hand_live(const struct memslot_buffers *buffers)
+{
+	return buffers->used - ms_min(buffers->used, ms_hand_magazines(buffers));
+}
+
 static inline void set_owner(struct memslot_buffers *buffers, uint32_t index, uint64_t owner)
 {
 	_Atomic(uint64_t) *word = &buffers->cells[index].word;
@@ -141,8 +146,7 @@ bool ms_hand_out(struct memslot_buffers *buffers, uint32_t count, struct memslot
 		return false;
 	buffers->used += count;
 	buffers->cells[index].count = count;
-	buffers->high_water =
-		ms_max(buffers->high_water, buffers->used - ms_hand_magazines(buffers));
+	buffers->high_water = ms_max(buffers->high_water, ms_hand_live(buffers));
 	give(buffers, index, ret_buffer);
 	return true;
 }
@@ -232,13 +236,19 @@ static void leave(struct memslot_buffers *buffers)
 		ms_os_futex_wake(&buffers->drained);
 }
 
+/* What a group counts as in hand is no more, or never will be. */
+static inline void leave_group(struct memslot_buffers *buffers, const struct ms_cell *cell)
+{
+	if ((atomic_load_explicit(&cell->word, relaxed) & MS_CELL_OWNER) == MS_CELL_SELECTED)
+		atomic_fetch_sub(&buffers->in_hand[cell->group], 1);
+}
+
 /* To the pool, and to whoever waits for it. */
 __attribute__((noinline)) int ms_hand_back(struct memslot_buffers *buffers, uint32_t index)
 {
 	struct ms_cell *cell = &buffers->cells[index];
 
-	if ((atomic_load_explicit(&cell->word, relaxed) & MS_CELL_OWNER) == MS_CELL_SELECTED)
-		atomic_fetch_sub(&buffers->in_hand[cell->group], 1);
+	leave_group(buffers, cell);
 	if (buffers->flags & MEMSLOT_BUFFERS_ZERO)
 		memset(ms_areas_address(buffers, index), 0,
 			(size_t)cell->count << buffers->size_shift);
@@ -308,6 +318,7 @@ void ms_hand_lose(struct memslot_buffers *buffers, uint32_t index)
 
 	if (atomic_fetch_or(&cell->word, MS_CELL_LOST) & MS_CELL_LOST)
 		return;
+	leave_group(buffers, cell);
 	ms_lock_take(&buffers->lock);
 	buffers->used -= cell->count; /* the budget is about what comes back */
 	buffers->quarantined += cell->count;
