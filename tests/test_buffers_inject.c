@@ -26,6 +26,8 @@
 			(unsigned long long)ms_os_inject.at);                                      \
 	})
 
+static struct memslot_buffers *shared; /* with a child */
+
 static void read_file(struct bench *bench, int fd, uint32_t count)
 {
 	struct memslot_buffer buffer;
@@ -166,6 +168,52 @@ START_TEST(a_ring_that_cannot_be_unregistered_stays_attached)
 }
 END_TEST
 
+static int read_in_child(void *argument)
+{
+	const struct memslot_buffer *held = argument;
+
+	for (unsigned i = 0; i < 2; i++) {
+		child_check(test_filled(held[i].base, held[i].size, 5));
+		child_check(memslot_buffers_release(shared, &held[i]) == 0);
+	}
+	return 0;
+}
+
+/* Hidden from children are all areas, or none: a pool that is not dead there has its memory. */
+START_TEST(what_was_not_attached_is_still_the_childs)
+{
+	struct memslot_pool *pool;
+	struct memslot_buffer held[2];
+	struct memslot_ring *ring;
+	struct io_uring uring;
+	int answer = -1;
+
+	NEED_URING();
+	ready();
+	shared = buffers_in_pool(4 * KB, MB, 2, 1, &pool);
+	ck_assert_int_eq(io_uring_queue_init(8, &uring, 0), 0);
+	for (unsigned i = 0; i < 2; i++) {
+		held[i] = buffer_get(shared, 1);
+		test_fill(held[i].base, held[i].size, 5);
+	}
+	for (unsigned at = 1; answer; at++) {
+		ms_os_inject =
+			(struct ms_os_inject){.at = at, .error = ENOMEM, .only = SYS_madvise};
+		answer = memslot_ring_attach(shared, &uring, NULL, &ring);
+		ms_os_inject = (struct ms_os_inject){.at = 0};
+		ck_assert(answer == -ENOMEM || (answer == 0 && at > 2));
+		if (answer)
+			ck_assert_int_eq(test_in_child(read_in_child, held), 0);
+	}
+	ck_assert_int_eq(memslot_ring_detach(ring), 0);
+	io_uring_queue_exit(&uring);
+	for (unsigned i = 0; i < 2; i++)
+		buffer_put(shared, &held[i]);
+	buffers_end(shared);
+	ck_assert_int_eq(memslot_pool_destroy(pool), 0);
+}
+END_TEST
+
 /* Each but getpid, write, futex and sched_yield, which cannot. */
 static const long kinds[] = {SYS_mmap, SYS_munmap, SYS_mprotect, SYS_madvise, SYS_ioctl, SYS_openat,
 	SYS_close, SYS_fstat, SYS_getrandom, SYS_getrusage, SYS_prctl, SYS_process_madvise};
@@ -191,6 +239,7 @@ Suite *test_suite(void)
 
 	tcase_add_loop_test(tcase, every_register_call_may_fail, 0, 2);
 	tcase_add_test(tcase, a_ring_that_cannot_be_unregistered_stays_attached);
+	tcase_add_test(tcase, what_was_not_attached_is_still_the_childs);
 	tcase_add_loop_test(tcase, every_system_call_may_fail, 0, 2 * KINDS);
 	return suite;
 }

@@ -88,11 +88,28 @@ static int describe(struct memslot_ring *ring, const struct io_uring *uring, uin
 	return error ? error : ask(ring->fd);
 }
 
+/* From children: all areas, or none. */
+static int hide_all(struct memslot_buffers *buffers)
+{
+	int error = 0;
+	uint32_t i;
+
+	for (i = 0; i < MS_AREAS_MAX && !error; i++) {
+		if (buffers->areas[i].buffers)
+			error = ms_areas_hide(buffers, &buffers->areas[i], true);
+	}
+	while (error && i--) {
+		if (buffers->areas[i].buffers)
+			(void)ms_areas_hide(buffers, &buffers->areas[i], false);
+	}
+	return error;
+}
+
 /* Under the lock. */
 static int join(struct memslot_buffers *buffers, struct memslot_ring *ring)
 {
 	unsigned count = 0;
-	int error = 0;
+	int error;
 
 	if (buffers->closed)
 		return -ESHUTDOWN;
@@ -102,10 +119,7 @@ static int join(struct memslot_buffers *buffers, struct memslot_ring *ring)
 	}
 	if (count >= MS_RINGS_MAX)
 		return -ENOSPC;
-	for (uint32_t i = 0; i < MS_AREAS_MAX && !buffers->attached && !error; i++) {
-		if (buffers->areas[i].buffers)
-			error = ms_areas_hide(buffers, &buffers->areas[i], true);
-	}
+	error = buffers->attached ? 0 : hide_all(buffers);
 	if (error)
 		return error;
 	buffers->attached = true;
