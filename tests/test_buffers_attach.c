@@ -714,6 +714,47 @@ START_TEST(invariant_10_registered_memory_is_restored_and_never_dropped)
 }
 END_TEST
 
+/* on_reset stands in for another thread: the lock is left while an area is cleared. */
+static int detach_in_reset(struct memslot_slot *slot, void *context)
+{
+	struct memslot_ring **ring = context, *gone = *ring;
+
+	(void)slot;
+	*ring = NULL;
+	return memslot_ring_detach(gone);
+}
+
+START_TEST(an_area_whose_last_ring_goes_while_it_is_cleared_goes_back)
+{
+	struct memslot_ring *going = NULL;
+	struct memslot_pool_opts slots =
+		MEMSLOT_OPTS(memslot_pool_opts, .on_reset = detach_in_reset, .context = &going);
+	struct memslot_buffers_opts opts =
+		MEMSLOT_OPTS(memslot_buffers_opts, .buffer_size = 4 * KB, .budget = MB);
+	struct memslot_pool_stats stats = {.size = sizeof stats};
+	struct bench bench;
+	struct memslot_buffer buffer;
+
+	NEED_URING();
+	ck_assert_int_eq(memslot_pool_create(2, 64 * KB, &slots, &opts.pool), 0);
+	ck_assert_int_eq(memslot_buffers_create(&opts, &bench.buffers), 0);
+	bench_attach(&bench, bench.buffers, 0);
+	bench_use(&bench, 1);
+	going = bench.ring;
+	ck_assert_int_eq(memslot_buffers_set_budget(bench.buffers, MB), 0);
+	if (going) /* plain operations: nothing was cleared */
+		ck_assert_int_eq(memslot_ring_detach(going), 0);
+	going = NULL;
+	ck_assert_int_eq(memslot_pool_stats(opts.pool, &stats), 0);
+	ck_assert_uint_eq(stats.live, 0);
+	io_uring_queue_exit(&bench.uring);
+	buffer = buffer_get(bench.buffers, 1);
+	buffer_put(bench.buffers, &buffer);
+	buffers_end(bench.buffers);
+	ck_assert_int_eq(memslot_pool_destroy(opts.pool), 0);
+}
+END_TEST
+
 Suite *test_suite(void)
 {
 	Suite *suite = suite_create("buffers_attach");
@@ -736,5 +777,6 @@ Suite *test_suite(void)
 	tcase_add_test(tcase, cancelling_races_with_completing);
 	tcase_add_test(tcase, invariant_15_the_slots_underneath_are_pinned_once_for_each_ring);
 	tcase_add_test(tcase, invariant_10_registered_memory_is_restored_and_never_dropped);
+	tcase_add_test(tcase, an_area_whose_last_ring_goes_while_it_is_cleared_goes_back);
 	return suite;
 }

@@ -201,7 +201,6 @@ static int give_back(struct memslot_buffers *buffers, struct ms_area *area)
  * reset. */
 static void clear(struct memslot_buffers *buffers, struct ms_area *area)
 {
-	buffers->wants_trim = true;
 	area->busy = true;
 	buffers->inside++;
 	ms_lock_release(&buffers->lock);
@@ -210,7 +209,13 @@ static void clear(struct memslot_buffers *buffers, struct ms_area *area)
 	area->sick = memslot_slot_hold(area->slot, MEMSLOT_HOLD_IO) != 0;
 	ms_lock_take(&buffers->lock);
 	buffers->inside--;
-	area->busy = area->sick; /* unknown: until it is no longer pinned, and can be remade */
+	buffers->wants_trim = true; /* who detached meanwhile has passed it over */
+	area->busy = area->sick;    /* unknown: until it is no longer pinned, and can be remade */
+}
+
+static bool is_idle(const struct ms_area *area)
+{
+	return area->buffers && area->free == area->buffers && (!area->busy || area->sick);
 }
 
 int ms_areas_trim(struct memslot_buffers *buffers)
@@ -219,12 +224,10 @@ int ms_areas_trim(struct memslot_buffers *buffers)
 
 	for (uint32_t i = 0; i < MS_AREAS_MAX; i++) {
 		struct ms_area *area = &buffers->areas[i];
-		if (area->buffers == 0 || area->free < area->buffers)
-			continue;
-		if (area->pins == 0 && (!area->busy || area->sick))
-			error = give_back(buffers, area) ? -ENOMEM : error;
-		else if (!area->busy)
+		if (is_idle(area) && area->pins && !area->sick)
 			clear(buffers, area);
+		if (is_idle(area) && area->pins == 0) /* now, as the lock was left */
+			error = give_back(buffers, area) ? -ENOMEM : error;
 	}
 	return error;
 }

@@ -157,7 +157,8 @@ MS_EXPORT int memslot_ring_prep_send(struct memslot_ring *ring, struct io_uring_
 	const struct memslot_buffer *buffer, size_t start, size_t size, int msg_flags,
 	uint64_t user_data)
 {
-	/* The stack would read on after the CQE, and tell the socket's error queue when it is done. */
+	/* The stack would read on after the CQE, and tell the socket's error queue when it is done.
+	 */
 	if (msg_flags & MSG_ZEROCOPY)
 		return -EINVAL;
 	return prep_message(
