@@ -552,6 +552,68 @@ START_TEST(waiting_requests_that_no_longer_fit_are_told)
 }
 END_TEST
 
+/* In one line at a time: another pool does not have it, and its own line stays whole. */
+START_TEST(who_waits_for_one_pool_does_not_for_another)
+{
+	struct memslot_buffers *one = buffers_new(4 * KB, 4 * KB),
+			       *two = buffers_new(4 * KB, 4 * KB);
+	struct memslot_buffer first = buffer_get(one, 1), second = buffer_get(two, 1);
+	struct memslot_buffer_waiter waiter = buffer_waiter(event_new(), 1);
+
+	ck_assert_int_eq(memslot_buffers_wait(one, &waiter), 0);
+	ck_assert_int_eq(memslot_buffers_wait(two, &waiter), -EALREADY);
+	ck_assert_int_eq(memslot_buffers_wait_cancel(two, &waiter), -EINVAL);
+	ck_assert_uint_eq(buffers_stats(two).waiters, 0);
+	buffer_put(two, &second);
+	ck_assert(!event_came(waiter.event_fd));
+	buffer_put(one, &first);
+	ck_assert(event_came(waiter.event_fd));
+	buffer_put(one, &waiter.buffer);
+	ck_assert_int_eq(memslot_buffers_wait(two, &waiter), 0);
+	ck_assert(event_came(waiter.event_fd));
+	buffer_put(two, &waiter.buffer);
+	close(waiter.event_fd);
+	buffers_end(one);
+	buffers_end(two);
+}
+END_TEST
+
+static void *set_two(void *argument)
+{
+	return (void *)(intptr_t)memslot_buffers_set_budget(argument, 8 * KB);
+}
+
+/* An eventfd that is full stops the thread which tells it, on its way through the line. */
+START_TEST(who_comes_after_the_budget_was_raised_again_is_not_told_of_the_old_one)
+{
+	struct memslot_buffers *buffers = buffers_new(4 * KB, 16 * KB);
+	struct memslot_buffer all = buffer_get(buffers, 4);
+	struct memslot_buffer_waiter old = buffer_waiter(eventfd(0, EFD_CLOEXEC), 3),
+				     late = buffer_waiter(event_new(), 3);
+	uint64_t full = UINT64_MAX - 1;
+	pthread_t thread;
+	void *answer;
+
+	ck_assert_int_eq(write(old.event_fd, &full, sizeof full), sizeof full);
+	ck_assert_int_eq(memslot_buffers_wait(buffers, &old), 0);
+	ck_assert_int_eq(pthread_create(&thread, NULL, set_two, buffers), 0);
+	while (buffers_stats(buffers).waiters)
+		sched_yield();
+	ck_assert_int_eq(memslot_buffers_set_budget(buffers, 16 * KB), 0);
+	ck_assert_int_eq(memslot_buffers_wait(buffers, &late), 0);
+	ck_assert_int_eq(read(old.event_fd, &full, sizeof full), sizeof full);
+	pthread_join(thread, &answer);
+	ck_assert_int_eq((int)(intptr_t)answer, 0);
+	ck_assert(!event_came(late.event_fd));
+	buffer_put(buffers, &all);
+	ck_assert(event_came(late.event_fd));
+	buffer_put(buffers, &late.buffer);
+	close(old.event_fd);
+	close(late.event_fd);
+	buffers_end(buffers);
+}
+END_TEST
+
 /* --- close --- */
 
 static void *close_for_ever(void *argument)
@@ -704,6 +766,9 @@ Suite *test_suite(void)
 	tcase_add_test(tcase, who_gives_up_lets_those_behind_have_it);
 	tcase_add_test(tcase, whose_time_is_over_lets_those_behind_have_it);
 	tcase_add_test(tcase, waiting_requests_that_no_longer_fit_are_told);
+	tcase_add_test(tcase, who_waits_for_one_pool_does_not_for_another);
+	tcase_add_test(
+		tcase, who_comes_after_the_budget_was_raised_again_is_not_told_of_the_old_one);
 	tcase = test_case(suite, "ends");
 	tcase_add_test(tcase, close_waits_for_what_is_out_and_frees_nothing_before);
 	tcase_add_test(tcase, invariant_18_a_child_has_its_own_copy);

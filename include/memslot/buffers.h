@@ -225,8 +225,8 @@ int memslot_buffers_release(struct memslot_buffers *buffers, const struct memslo
 /*
  * Queue for buffers, behind who waits already. What is there at once comes by the event, too.
  *   waiter  with size, event_fd and count set, the rest zero
- * Errors: -EINVAL event_fd is no eventfd, unknown flags; -EMSGSIZE as acquire; -EALREADY queued already;
- *         -ESHUTDOWN close has begun; -E2BIG a waiter from a newer header
+ * Errors: -EINVAL event_fd is no eventfd, unknown flags; -EMSGSIZE as acquire; -EALREADY queued, in
+ *         any pool; -ESHUTDOWN close has begun; -E2BIG a waiter from a newer header
  */
 int memslot_buffers_wait(struct memslot_buffers *buffers, struct memslot_buffer_waiter *waiter);
 

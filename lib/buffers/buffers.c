@@ -217,7 +217,7 @@ MS_EXPORT int memslot_buffers_close(
 	}
 	if (!buffers->closed) {
 		buffers->closed = true;
-		ms_line_fail(buffers, 0, MS_LINE_SHUT);
+		ms_line_fail(buffers);
 		ms_buffers_set_room(buffers);
 		ms_hand_collect(buffers);
 	}
@@ -251,7 +251,7 @@ MS_EXPORT int memslot_buffers_set_budget(struct memslot_buffers *buffers, uint64
 	lower = budget <= buffers->budget;
 	buffers->budget = budget;
 	ms_buffers_set_room(buffers);
-	ms_line_fail(buffers, budget, MS_LINE_TOO_LARGE);
+	ms_line_fail(buffers);
 	ms_line_serve(buffers);
 	if (lower) {
 		ms_hand_collect(buffers);

@@ -243,9 +243,9 @@ MS_HIDDEN uint64_t ms_hand_live(const struct memslot_buffers *buffers);
 /* --- line.c --- */
 /* Under the lock: whoever can be served now is; the lock is left in between. */
 MS_HIDDEN void ms_line_serve(struct memslot_buffers *buffers);
-/* Under the lock, which is left in between: who wants more than that gets MS_LINE_TOO_LARGE or
- * SHUT. */
-MS_HIDDEN void ms_line_fail(struct memslot_buffers *buffers, uint64_t most, uint32_t how);
+/* Under the lock, which is left in between: who can never be served gets MS_LINE_TOO_LARGE or SHUT.
+ */
+MS_HIDDEN void ms_line_fail(struct memslot_buffers *buffers);
 /* Take, wait, give up: an acquire that found no magazine. */
 MS_HIDDEN int ms_line_acquire(struct memslot_buffers *buffers, uint32_t count, uint64_t timeout_ns,
 	struct memslot_buffer *ret_buffer);

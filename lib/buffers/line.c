@@ -141,26 +141,28 @@ void ms_line_serve(struct memslot_buffers *buffers)
 	serve(buffers, false);
 }
 
-void ms_line_fail(struct memslot_buffers *buffers, uint64_t most, uint32_t how)
-{
-	struct memslot_buffer_waiter *waiter = buffers->first;
-
-	while (waiter) {
-		if (waiter->count > most) {
-			waiter->buffer.base = NULL;
-			finish(buffers, waiter, how);
-			waiter = buffers->first; /* the lock was left */
-		} else {
-			waiter = state_of(waiter)->next;
-		}
-	}
-}
-
 static int refusal(const struct memslot_buffers *buffers, uint32_t count)
 {
 	if (buffers->closed)
 		return -ESHUTDOWN;
 	return count > ms_min(buffers->most, buffers->budget) ? -EMSGSIZE : 0;
+}
+
+void ms_line_fail(struct memslot_buffers *buffers)
+{
+	struct memslot_buffer_waiter *waiter = buffers->first;
+
+	while (waiter) {
+		int error = refusal(buffers, waiter->count);
+		if (error) {
+			waiter->buffer.base = NULL;
+			finish(buffers, waiter,
+				error == -ESHUTDOWN ? MS_LINE_SHUT : MS_LINE_TOO_LARGE);
+			waiter = buffers->first; /* the lock was left */
+		} else {
+			waiter = state_of(waiter)->next;
+		}
+	}
 }
 
 /* --- blocking --- */
@@ -249,11 +251,12 @@ int ms_line_acquire(struct memslot_buffers *buffers, uint32_t count, uint64_t ti
 
 /* --- without blocking --- */
 
-static bool stands(const struct memslot_buffers *buffers, struct memslot_buffer_waiter *waiter)
+/* In some pool's line. */
+static bool is_queued(struct memslot_buffer_waiter *waiter)
 {
 	const struct ms_in_line *state = state_of(waiter);
 
-	return state->buffers == buffers && state->epoch == ms_fork_epoch() &&
+	return state->buffers && state->epoch == ms_fork_epoch() &&
 	       atomic_load(&state->word) == MS_LINE_WAITING;
 }
 
@@ -291,7 +294,7 @@ MS_EXPORT int memslot_buffers_wait(
 	if (error)
 		return error;
 	ms_lock_take(&buffers->lock);
-	error = stands(buffers, waiter) ? -EALREADY : refusal(buffers, taken.count);
+	error = is_queued(waiter) ? -EALREADY : refusal(buffers, taken.count);
 	if (!error) {
 		buffers->inside++;
 		add(buffers, waiter);
@@ -316,7 +319,7 @@ MS_EXPORT int memslot_buffers_wait_cancel(
 		return -ESTALE;
 	ms_lock_take(&buffers->lock);
 	state = state_of(waiter);
-	if (stands(buffers, waiter)) {
+	if (state->buffers == buffers && is_queued(waiter)) {
 		take_out(buffers, waiter);
 		state->buffers = NULL;
 		error = 0;
