@@ -128,6 +128,25 @@ START_TEST(a_handle_from_the_past_is_stale)
 }
 END_TEST
 
+/* Not the index alone says which buffer: with another's it is nobody's. */
+START_TEST(a_handle_names_one_acquisition)
+{
+	struct memslot_buffers *buffers = buffers_new(4 * KB, MB);
+	struct memslot_buffer one = buffer_get(buffers, 1), two = buffer_get(buffers, 1),
+			      forged = one;
+
+	ck_assert_uint_ne(one.handle, two.handle);
+	forged.index = two.index;
+	ck_assert_int_eq(memslot_buffers_release(buffers, &forged), -ESTALE);
+	ck_assert_int_eq(memslot_buffers_ref(buffers, &forged), -ESTALE);
+	forged.index = UINT32_MAX;
+	ck_assert_int_eq(memslot_buffers_release(buffers, &forged), -ESTALE);
+	buffer_put(buffers, &two);
+	buffer_put(buffers, &one);
+	buffers_end(buffers);
+}
+END_TEST
+
 START_TEST(references_count)
 {
 	struct memslot_buffers *buffers = buffers_new(0, 0);
@@ -746,6 +765,7 @@ Suite *test_suite(void)
 	tcase_add_test(tcase, null_is_refused_everywhere);
 	tcase = test_case(suite, "handles");
 	tcase_add_loop_test(tcase, a_handle_from_the_past_is_stale, 1, 3);
+	tcase_add_test(tcase, a_handle_names_one_acquisition);
 	tcase_add_loop_test(tcase, references_count, 1, 3);
 	tcase = test_case(suite, "contents");
 	tcase_add_test(tcase, with_zero_nobody_sees_what_was_there);

@@ -93,7 +93,7 @@ struct memslot_buffers {
 	uint32_t flags;
 	unsigned size_shift; /* of a buffer */
 	unsigned area_shift; /* of the buffers that an area can have */
-	uint64_t handle;     /* the upper half of every handle */
+	uint64_t handle;     /* the upper half of every handle, but for the index */
 	uint64_t most;	     /* buffers in the largest area */
 	uint64_t step;	     /* in the first ones */
 	struct memslot_pool *pool, *own_pool;
@@ -165,6 +165,13 @@ MS_HIDDEN int ms_areas_hide(
 MS_HIDDEN int ms_areas_trim(struct memslot_buffers *buffers);
 
 /* --- hand.c --- */
+/* No two acquisitions have the same, and no two pools. */
+static inline uint64_t ms_hand_handle(
+	const struct memslot_buffers *buffers, uint32_t index, uint64_t word)
+{
+	return (buffers->handle ^ (uint64_t)index << 32) | word >> 32;
+}
+
 /* The user's cell, with its word; or NULL: not out. */
 static inline struct ms_cell *ms_hand_cell(
 	struct memslot_buffers *buffers, const struct memslot_buffer *buffer, uint64_t *ret_word)
@@ -175,8 +182,8 @@ static inline struct ms_cell *ms_hand_cell(
 		return NULL;
 	cell = &buffers->cells[buffer->index];
 	*ret_word = atomic_load_explicit(&cell->word, memory_order_acquire);
-	if ((buffers->handle | *ret_word >> 32) != buffer->handle || !(*ret_word & MS_CELL_USER) ||
-		!(*ret_word & MS_CELL_REFS))
+	if (ms_hand_handle(buffers, buffer->index, *ret_word) != buffer->handle ||
+		!(*ret_word & MS_CELL_USER) || !(*ret_word & MS_CELL_REFS))
 		return NULL;
 	return cell;
 }
@@ -189,7 +196,7 @@ static inline struct memslot_buffer ms_hand_value(struct memslot_buffers *buffer
 
 	return (struct memslot_buffer){.base = ms_areas_address(buffers, index),
 		.size = (size_t)1 << buffers->size_shift,
-		.handle = buffers->handle | word >> 32,
+		.handle = ms_hand_handle(buffers, index, word),
 		.index = index,
 		.count = cell->count};
 }
