@@ -199,7 +199,8 @@ int memslot_buffers_close(
  *   ret_buffer  the buffers
  * Order:  first come first served: who was there before gets its share of the budget first. One that
  *         has its share, but finds no adjacent buffers and no slot for a new area, keeps it, and lets
- *         the next have what remains.
+ *         the next have what remains. A slot that comes free elsewhere is not told of: the next
+ *         acquire, release or set_budget finds it.
  * Cost:   one buffer: some nanoseconds, no lock that others want; else the pool's lock; now and then
  *         an area, a slot's hand-out.
  * Errors: -EAGAIN nothing free now, or others wait already; -ETIMEDOUT; -EMSGSIZE can never fit:
