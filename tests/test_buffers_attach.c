@@ -231,6 +231,47 @@ START_TEST(a_ring_closed_with_operations_pending_has_its_buffers_quarantined)
 }
 END_TEST
 
+/* A descriptor may be closed, and its number another ring's: nothing is registered there. */
+START_TEST(a_ring_that_has_a_closed_ones_number_is_left_alone)
+{
+	struct bench bench;
+	struct io_uring other;
+	struct memslot_buffer buffer;
+	struct memslot_group *group;
+	struct io_uring_sqe sqe;
+	struct io_uring_cqe *cqe;
+	static char memory[4096] = "kept";
+	struct iovec own = {memory, sizeof memory};
+	int fd = file_of(4 * KB, 8);
+
+	NEED_URING();
+	bench_begin(&bench, 4 * KB, 64 * KB);
+	io_uring_queue_exit(&bench.uring);
+	ck_assert_int_eq(io_uring_queue_init(8, &other, 0), 0);
+	SKIP_IF(other.ring_fd != bench.uring.ring_fd, "another number");
+	ck_assert_int_eq(io_uring_register_buffers(&other, &own, 1), 0);
+	buffer = buffer_get(bench.buffers, 1);
+	test_fill(buffer.base, buffer.size, 1);
+	ck_assert_int_eq(
+		memslot_ring_prep_read(bench.ring, &sqe, fd, &buffer, 0, buffer.size, 0, 1), 0);
+	ck_assert_uint_eq(sqe.opcode, IORING_OP_READ);
+	io_uring_prep_read_fixed(io_uring_get_sqe(&other), fd, memory, 4 * KB, 0, 0);
+	ck_assert_int_eq(io_uring_submit_and_wait(&other, 1), 1);
+	ck_assert_int_eq(io_uring_peek_cqe(&other, &cqe), 0);
+	ck_assert_int_eq(cqe->res, 4 * KB);
+	ck_assert(test_filled(memory, sizeof memory, 8));
+	ck_assert(test_filled(buffer.base, buffer.size, 1));
+	ck_assert_int_eq(memslot_ring_group_create(bench.ring, 7, NULL, &group), 0);
+	ck_assert_int_lt(io_uring_unregister_buf_ring(&other, 7), 0);
+	ck_assert_int_eq(memslot_ring_group_destroy(group), 0);
+	ck_assert_int_eq(memslot_ring_detach(bench.ring), 0);
+	buffer_put(bench.buffers, &buffer);
+	buffers_end(bench.buffers);
+	io_uring_queue_exit(&other);
+	close(fd);
+}
+END_TEST
+
 START_TEST(a_pool_with_a_quarantined_buffer_closes)
 {
 	struct memslot_pool *pool;
@@ -766,6 +807,7 @@ Suite *test_suite(void)
 	tcase_add_test(tcase, a_pool_attaches_again_and_again);
 	tcase_add_test(tcase, detach_cancels_and_waits_for_the_completions);
 	tcase_add_test(tcase, a_ring_closed_with_operations_pending_has_its_buffers_quarantined);
+	tcase_add_test(tcase, a_ring_that_has_a_closed_ones_number_is_left_alone);
 	tcase_add_test(tcase, a_pool_with_a_quarantined_buffer_closes);
 	tcase = test_case(suite, "others");
 	tcase_set_timeout(tcase, 3600); /* rounds may be many */

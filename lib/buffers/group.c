@@ -81,7 +81,7 @@ static int enrol(struct memslot_group *group)
 	int error;
 
 	group->entry_bytes = group->count * sizeof(struct io_uring_buf);
-	if (!ms_feature(MS_FEATURE_URING_GROUPS) ||
+	if (!ms_feature(MS_FEATURE_URING_GROUPS) || !ms_ring_alive(group->ring) ||
 		ms_os_reserve(NULL, group->entry_bytes, PROT_READ | PROT_WRITE, &memory))
 		return 0;
 	error = ms_os_advise(memory, group->entry_bytes, MADV_DONTFORK);

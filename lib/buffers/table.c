@@ -69,8 +69,11 @@ static int clone(struct memslot_ring *ring, const struct memslot_ring *from, uin
 static int enter_area(struct memslot_ring *ring, uint32_t i)
 {
 	struct ms_area *area = &ring->buffers->areas[i];
-	struct memslot_ring *from = ms_feature(MS_FEATURE_URING_CLONE) ? peer(ring, i) : NULL;
+	struct memslot_ring *from;
 
+	if (!ms_ring_alive(ring))
+		return -EBADF; /* the number may be another ring's by now */
+	from = ms_feature(MS_FEATURE_URING_CLONE) ? peer(ring, i) : NULL;
 	if (from && clone(ring, from, i) == 0)
 		return 0;
 	return ms_uring_update(ring->fd, i, area->base, area->bytes);
