@@ -299,8 +299,7 @@ struct memslot_ring {
 	uint64_t thread;	/* the only one that may call, if `single` */
 	bool single, ending, zero_copy;
 	uint64_t mark;
-	uint64_t token; /* the first ones, but for the index: those of earlier attachments are stale
-			 */
+	uint64_t token; /* the first ones', but for the index: no earlier attachment's */
 	size_t bytes;
 
 	struct ms_op *ops;
