@@ -387,7 +387,7 @@ START_TEST(what_was_submitted_before_is_no_nop)
 	ck_assert_uint_eq(bench_in_flight(&bench), 1);
 	cqe.flags = IORING_CQE_F_NOTIF;
 	ck_assert_int_eq(memslot_ring_complete(bench.ring, &cqe, &done), 0);
-	ck_assert_uint_eq(done.flags, MEMSLOT_COMPLETION_OURS | MEMSLOT_COMPLETION_TERMINAL);
+	ck_assert(done.flags & MEMSLOT_COMPLETION_TERMINAL);
 	ck_assert_uint_eq(bench_in_flight(&bench), 0);
 	buffer_put(bench.buffers, &buffer);
 	bench_end(&bench);

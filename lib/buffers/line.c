@@ -287,10 +287,10 @@ MS_EXPORT int memslot_buffers_wait(
 	if (!buffers || !waiter)
 		return -EINVAL;
 	error = ms_opts_take(&taken, sizeof taken, sizeof taken, 0, waiter);
-	if (!error && (taken.count == 0 || !is_eventfd(taken.event_fd)))
-		error = -EINVAL;
 	if (!error)
 		error = ms_buffers_usable(buffers);
+	if (!error && (taken.count == 0 || !is_eventfd(taken.event_fd)))
+		error = -EINVAL;
 	if (error)
 		return error;
 	ms_lock_take(&buffers->lock);
