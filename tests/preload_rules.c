@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 static const struct rule *const all[] = {rules_use, rules_map, rules_calls, rules_process,
-	rules_threads, rules_raw, rules_limits, rules_random};
+	rules_threads, rules_raw, rules_limits, rules_odd, rules_random};
 
 void say(const char *format, ...)
 {

@@ -24,7 +24,7 @@ struct rule {
 };
 
 extern const struct rule rules_use[], rules_map[], rules_calls[], rules_process[], rules_raw[],
-	rules_limits[], rules_random[], rules_threads[]; /* each ends with a NULL name */
+	rules_limits[], rules_odd[], rules_random[], rules_threads[]; /* each ends with a NULL name */
 
 /* A line of what the program sees. */
 void say(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -41,10 +41,26 @@ static long answer(long result)
 	return -1;
 }
 
-static bool is_reservation(size_t size, int prot, int flags)
+/* An offset means nothing, but the kernel refuses one inside a page. */
+static bool is_reservation(size_t size, int prot, int flags, off_t offset)
 {
 	return prot == PROT_NONE && (flags & ~MAP_NORESERVE) == (MAP_PRIVATE | MAP_ANONYMOUS) &&
-	       size >= ms_config.min && atomic_load_explicit(&ms_section_on, memory_order_relaxed);
+	       size >= ms_config.min && ms_page_aligned((uint64_t)offset) &&
+	       atomic_load_explicit(&ms_section_on, memory_order_relaxed);
+}
+
+/* Calls whose range leaves, whatever they say. */
+static void disturb(const void *address, size_t size, unsigned reason)
+{
+	if (ms_registry_touches(address, size))
+		ms_live_other(address, size, reason, false);
+}
+
+/* Calls that change nothing: a range in use stays. */
+static void ask(const void *address, size_t size)
+{
+	if (ms_registry_touches(address, size))
+		ms_live_other(address, size, MEMSLOT_PRELOAD_PARTIAL, true);
 }
 
 /* Mappings or address space have run out: what idle slots take is the program's. */
@@ -64,10 +80,12 @@ static bool make_room(void)
 /* Somewhere: may it lie where we think that a range is? That was unmapped past us then. */
 static long placed(void *address, size_t size, int prot, int flags, int fd, off_t offset)
 {
-	long got =
-		ms_os_forward(SYS_mmap, (long)address, (long)size, prot, flags, fd, (long)offset);
 	struct ms_section section;
+	long got;
 
+	if (MS_UNLIKELY(address != NULL)) /* a hint at what was unmapped: the place is free */
+		ask(address, size);
+	got = ms_os_forward(SYS_mmap, (long)address, (long)size, prot, flags, fd, (long)offset);
 	if (MS_UNLIKELY(got == -ENOMEM) && make_room())
 		got = ms_os_forward(
 			SYS_mmap, (long)address, (long)size, prot, flags, fd, (long)offset);
@@ -82,7 +100,7 @@ MS_EXPORT void *mmap(void *address, size_t size, int prot, int flags, int fd, of
 {
 	long got;
 
-	if (is_reservation(size, prot, flags))
+	if (is_reservation(size, prot, flags, offset))
 		got = ms_request(address, size, flags, fd, offset);
 	else if (!(flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)))
 		got = placed(address, size, prot, flags, fd, offset);
@@ -139,20 +157,6 @@ MS_EXPORT int posix_madvise(void *address, size_t size, int advice)
 	if (advice == POSIX_MADV_DONTNEED)
 		return 0; /* the C library ignores it: it must not destroy */
 	return (int)-advise(address, size, advice);
-}
-
-/* Calls whose range leaves, whatever they say. */
-static void disturb(const void *address, size_t size, unsigned reason)
-{
-	if (ms_registry_touches(address, size))
-		ms_live_other(address, size, reason, false);
-}
-
-/* Calls that change nothing: a range in use stays. */
-static void ask(const void *address, size_t size)
-{
-	if (ms_registry_touches(address, size))
-		ms_live_other(address, size, MEMSLOT_PRELOAD_PARTIAL, true);
 }
 
 MS_EXPORT void *mremap(void *address, size_t old_size, size_t size, int flags, ...)
@@ -279,12 +283,13 @@ static bool is_finite(const struct rlimit *limit)
 MS_EXPORT int prlimit(
 	pid_t process, __rlimit_resource_t resource, const struct rlimit *limit, struct rlimit *old)
 {
-	long result;
+	long result = ms_os_forward(SYS_prlimit64, process, resource, (long)limit, (long)old, 0, 0);
 
-	/* Before: the room that idle slots take is the program's. */
-	if (resource == RLIMIT_AS && is_finite(limit) && (process == 0 || process == ms_os_pid()))
+	/* The room that idle slots take is the program's. (Now the kernel has read the limit, too.)
+	 */
+	if (resource == RLIMIT_AS && result == 0 && is_finite(limit) &&
+		(process == 0 || process == ms_os_pid()))
 		stop(MEMSLOT_PRELOAD_OFF_LIMIT);
-	result = ms_os_forward(SYS_prlimit64, process, resource, (long)limit, (long)old, 0, 0);
 	return (int)answer(result);
 }
 

@@ -185,7 +185,8 @@ static bool commit(uint64_t start, uint64_t end, int prot, int flags, long *ret_
 		(void)ms_leave(range, state, MEMSLOT_PRELOAD_FREED);
 		return false;
 	}
-	if (start >= range->head && end <= range->tail && !range->closed &&
+	/* Advice of this tenant's would not be that of a new mapping. */
+	if (start >= range->head && end <= range->tail && !range->closed && !range->asked &&
 		(start >= range->shut || end <= range->open))
 		got = ms_live_open(range, start, end);
 	if (got) {
