@@ -42,6 +42,8 @@ static void freed_places_may_be_asked_for(void)
 		say("trimmed there %d, %s", got == at, write_at(got));
 		munmap(memory, SIZE);
 	}
+	tenant(MIB);
+	tenant(MIB);
 }
 
 static void child_reads(char *memory)

@@ -205,11 +205,6 @@ static sem_t jumped, tidied;
 /* Another thread unmaps what the jump left behind: nobody may be in the middle of a call on it. */
 static void *tidy_up(void *argument)
 {
-	sigset_t signals;
-
-	sigemptyset(&signals);
-	sigaddset(&signals, SIGALRM);
-	pthread_sigmask(SIG_BLOCK, &signals, NULL);
 	for (;;) {
 		sem_wait(&jumped);
 		munmap(current, SIZE);
@@ -218,15 +213,27 @@ static void *tidy_up(void *argument)
 	return argument;
 }
 
-static void handlers_may_jump(void)
+/* It never has a signal: a handler there would jump onto this thread's stack. */
+static void start_tidying(void)
 {
+	sigset_t signals, before;
 	pthread_t thread;
-	struct sigaction action = {.sa_handler = on_alarm, .sa_flags = SA_RESTART};
-	volatile unsigned left = rounds(200);
 
 	sem_init(&jumped, 0, 0);
 	sem_init(&tidied, 0, 0);
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGALRM);
+	pthread_sigmask(SIG_BLOCK, &signals, &before);
 	pthread_create(&thread, NULL, tidy_up, NULL);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+static void handlers_may_jump(void)
+{
+	struct sigaction action = {.sa_handler = on_alarm, .sa_flags = SA_RESTART};
+	volatile unsigned left = rounds(200);
+
+	start_tidying();
 	sigaction(SIGALRM, &action, NULL);
 	every(500);
 	while (left || handled < 5) {
