@@ -118,6 +118,23 @@ def signals_are_sent_on():
         return expect(("output", lines, ["ready\n", "usr1\n"]), ("status", process.wait(30), 5))
 
 
+def what_the_program_sends_its_parent_stays_there():
+    program = ("import os, signal, time\n"
+               "os.kill(os.getppid(), signal.SIGUSR1)\n"
+               "time.sleep(0.5)\n")
+    return expect(("status", status("run", "--", sys.executable, "-c", program), 0))
+
+
+def an_ignored_sigchld_stays_ignored():
+    program = "import signal, sys; sys.exit(signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN)"
+    command = ("run", "--", sys.executable, "-c", program)
+
+    def ignore():
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    return expect(("ignored", status(*command, preexec_fn=ignore), 1),
+                  ("not ignored", status(*command), 0))
+
+
 def state(pid):
     return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
@@ -316,6 +333,7 @@ def main(arguments):
     source = pathlib.Path(arguments[0]).resolve()
     memslot, preload, calls = (str(pathlib.Path(path).resolve()) for path in arguments[1:4])
     tests = [the_exit_status_is_the_programs, signals_are_sent_on,
+             what_the_program_sends_its_parent_stays_there, an_ignored_sigchld_stays_ignored,
              it_stops_and_continues_with_the_program, the_terminal_reaches_the_program_once,
              what_cannot_be_run_is_told_once, a_file_that_cannot_be_written_is_told_first,
              statistics_are_for_people_and_machines_at_once,

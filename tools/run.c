@@ -110,7 +110,7 @@ static int explain_exec(const char *name, int error)
 }
 
 /* *ret_failed: where the error can be read if the program did not start. */
-static pid_t start(const struct run *run, const sigset_t *mask, int *ret_failed)
+static pid_t start(const struct run *run, const sigset_t *mask, bool deaf, int *ret_failed)
 {
 	int ends[2], error;
 	pid_t child;
@@ -123,6 +123,8 @@ static pid_t start(const struct run *run, const sigset_t *mask, int *ret_failed)
 		close(ends[1]);
 		return child;
 	}
+	if (deaf) /* it was so for us */
+		signal(SIGCHLD, SIG_IGN);
 	if (run->no_aslr)
 		personality(ADDR_NO_RANDOMIZE);
 	sigprocmask(SIG_SETMASK, mask, NULL);
@@ -161,7 +163,8 @@ static int wait_for(pid_t child)
 		if (signal == SIGCHLD) {
 			if (look_after(child, &status))
 				return status;
-		} else if (signal > 0 && info.si_code != SI_KERNEL) {
+		} else if (signal > 0 && info.si_code != SI_KERNEL && info.si_pid != child) {
+			/* What the program sends to its parent is not for itself. */
 			kill(child, signal);
 		}
 	}
@@ -214,13 +217,15 @@ int run_program(struct run *run)
 	int status, failed, error;
 	sigset_t all, before;
 	pid_t child;
+	bool deaf;
 
 	if (prepare(run))
 		return EXIT_OURS;
-	signal(SIGCHLD, SIG_DFL); /* an ignored one would take the exit status away */
+	/* An ignored one would take the exit status away. */
+	deaf = signal(SIGCHLD, SIG_DFL) == SIG_IGN;
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, &before);
-	child = start(run, &before, &failed);
+	child = start(run, &before, deaf, &failed);
 	if (child < 0) {
 		complain(-errno, "cannot start a process");
 		return EXIT_OURS;
