@@ -81,10 +81,31 @@ static void limits_may_lie_nowhere(void)
 	tenant(MIB);
 }
 
+static void what_is_not_open_may_be_moved(void)
+{
+	for (int i = 0; i < 4; i++) {
+		int flags = MAP_PRIVATE | MAP_ANONYMOUS | (i & 1 ? MAP_NORESERVE : 0);
+		char *memory, *moved;
+
+		memory = mmap(NULL, SIZE, PROT_NONE, flags, -1, 0);
+		open_part(memory, MIB);
+		memory[0] = 1;
+		munmap(memory, SIZE);
+		memory = mmap(NULL, SIZE, PROT_NONE, flags, -1, 0);
+		if (i & 2)
+			munmap(memory, MIB / 2);
+		moved = mremap(memory + MIB / 2, MIB, 2 * SIZE, MREMAP_MAYMOVE);
+		say_result("moved", moved == MAP_FAILED ? -1 : 0);
+		munmap(moved, 2 * SIZE);
+		munmap(memory, SIZE);
+	}
+}
+
 const struct rule rules_odd[] = {
 	{"offsets_are_looked_at", offsets_are_looked_at},
 	{"freed_places_may_be_asked_for", freed_places_may_be_asked_for},
 	{"what_is_mapped_over_has_no_advice", what_is_mapped_over_has_no_advice},
+	{"what_is_not_open_may_be_moved", what_is_not_open_may_be_moved},
 	{"limits_may_lie_nowhere", limits_may_lie_nowhere},
 	{0},
 };

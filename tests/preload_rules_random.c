@@ -25,7 +25,7 @@ static size_t below(size_t limit)
 }
 
 /* What each unit shows: the first byte, or that it faults. */
-static void say_life(const char *memory)
+static void say_life(char *memory)
 {
 	char line[UNITS + 1];
 
@@ -53,15 +53,81 @@ static void write_what_is_open(char *memory)
 	}
 }
 
+static const int advice[] = {MADV_DONTNEED, MADV_DONTFORK, MADV_DOFORK, MADV_HUGEPAGE, MADV_FREE,
+	MADV_RANDOM, MADV_COLD, MADV_WIPEONFORK, MADV_KEEPONFORK, MADV_REMOVE, MADV_POPULATE_READ,
+	MADV_POPULATE_WRITE, MADV_MERGEABLE, MADV_DONTDUMP};
+static const int prots[] = {PROT_NONE, PROT_READ, RW, RW, RW, RW | PROT_EXEC};
+
+static char *map_over(char *at, size_t size)
+{
+	static const int flags[] = {MAP_PRIVATE, MAP_PRIVATE, MAP_PRIVATE, MAP_SHARED,
+		MAP_PRIVATE | MAP_NORESERVE, MAP_PRIVATE | MAP_POPULATE, MAP_PRIVATE | MAP_LOCKED};
+
+	return mmap(at, size, prots[below(6)],
+		flags[below(sizeof flags / sizeof *flags)] | MAP_ANONYMOUS |
+			(below(4) ? MAP_FIXED : MAP_FIXED_NOREPLACE),
+		-1, 0);
+}
+
+/* Inside, or away and what comes with it. */
+static void move(char *memory, char *at, size_t size)
+{
+	static const int ways[] = {0, MREMAP_DONTUNMAP};
+	size_t resized = below(2) ? size : (below(12) + 1) * UNIT;
+	int how = MREMAP_MAYMOVE | MREMAP_FIXED | ways[below(2)];
+	char *away = mmap(NULL, BIG / 4, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *to = below(2) ? away : memory + (32 + below(20)) * UNIT, *moved;
+
+	moved = mremap(at, size, resized, how, to);
+	say_result("move", moved == MAP_FAILED ? -1 : 0);
+	if (to == away)
+		say("moved %s %d", read_at(to), strcmp(read_at(to), "ok") == 0 ? *to : 0);
+	munmap(away, BIG / 4);
+}
+
+/* Calls that engines do not make. */
+static void odd_call(char *memory, char *at, size_t size)
+{
+	static unsigned char pages[UNITS * UNIT / PAGE];
+	int key = below(2) ? -1 : 0;
+
+	switch (below(9)) {
+	case 0:
+		say_result("lock", mlock(at, size));
+		return;
+	case 1:
+		say_result("unlock", munlock(at, size));
+		return;
+	case 2:
+		say_result("resident", mincore(at, size, pages));
+		return;
+	case 3:
+		say_result("sync", msync(at, size, MS_ASYNC));
+		return;
+	case 4:
+		say_result("key", pkey_mprotect(at, size, prots[below(6)], key));
+		return;
+	case 5:
+		say_result("middle", munmap(at, size));
+		return;
+	case 6:
+		in_child(say_life, memory);
+		return;
+	case 7:
+		in_raw_child(say_life, memory);
+		return;
+	default: /* what was open before is another mapping to the kernel, and cannot move along */
+		if (strcmp(write_at(at), "ok") == 0)
+			move(memory, at, size);
+	}
+}
+
 static void one_call(char *memory)
 {
-	static const int prots[] = {PROT_NONE, PROT_READ, RW, RW, RW, RW};
-	static const int advice[] = {MADV_DONTNEED, MADV_DONTFORK, MADV_DOFORK, MADV_HUGEPAGE,
-		MADV_FREE, MADV_RANDOM, MADV_COLD};
 	size_t first = below(3) ? 0 : below(20), size = (below(12) + 1) * UNIT;
 	char *at = memory + first * UNIT;
 
-	switch (below(14)) {
+	switch (below(15)) {
 	case 0:
 		say_result("part", munmap(memory, (below(4) + 1) * UNIT));
 		break;
@@ -69,10 +135,7 @@ static void one_call(char *memory)
 		say_result("tail", munmap(memory + BIG - size, size));
 		break;
 	case 2:
-		say_result("over", mmap(at, size, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
-					   0) == MAP_FAILED
-					   ? -1
-					   : 0);
+		say_result("over", map_over(at, size) == MAP_FAILED ? -1 : 0);
 		break;
 	case 3:
 		say_result(
@@ -84,6 +147,9 @@ static void one_call(char *memory)
 		break;
 	case 5:
 		say_result("protect", mprotect(at, size, prots[below(6)]));
+		break;
+	case 6:
+		odd_call(memory, at, size);
 		break;
 	default:
 		say_result("open", mprotect(at, size, RW));

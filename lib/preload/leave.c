@@ -61,13 +61,24 @@ int ms_leave_settle(struct ms_range *range)
 	return error;
 }
 
+/* Where this tenant has opened nothing it is one mapping, which may be moved. What was opened
+ * before is accounted for otherwise, and a mapping of its own. */
+static void make_new(struct ms_range *range)
+{
+	if (!range->opened && range->low < range->high &&
+		ms_maps_uniform(range->start, range->end, PROT_NONE) == 0)
+		(void)refresh(range);
+}
+
 int ms_leave(struct ms_range *range, enum ms_range_state state, unsigned reason)
 {
 	uint64_t start = range->start, head = range->head, tail = range->tail, end = range->end;
 	int error;
 
-	if (state == MS_RANGE_LIVE)
+	if (state == MS_RANGE_LIVE) {
 		(void)ms_leave_settle(range);
+		make_new(range);
+	}
 	ms_section_lock();
 	if (state == MS_RANGE_LIVE)
 		ms_idle_died(range);
