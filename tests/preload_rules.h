@@ -51,7 +51,7 @@ void in_raw_child(void (*run)(char *memory), char *memory);
 /* A life that complains, in `wrong`, only when it sees what it must not see. */
 void quiet_life(size_t opened);
 extern atomic_uint wrong;
-extern char *volatile current; /* the memory of the last such life of any thread */
+extern _Atomic(char *) current; /* the memory of the last such life of any thread */
 uint64_t random_below(uint64_t *state, uint64_t limit);
 unsigned rounds(unsigned count);
 

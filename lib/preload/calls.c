@@ -96,7 +96,7 @@ static long placed(void *address, size_t size, int prot, int flags, int fd, off_
 	return got;
 }
 
-MS_EXPORT void *mmap(void *address, size_t size, int prot, int flags, int fd, off_t offset)
+static void *map(void *address, size_t size, int prot, int flags, int fd, off_t offset)
 {
 	long got;
 
@@ -112,8 +112,15 @@ MS_EXPORT void *mmap(void *address, size_t size, int prot, int flags, int fd, of
 	return (void *)answer(got);
 }
 
+MS_EXPORT void *mmap(void *address, size_t size, int prot, int flags, int fd, off_t offset)
+{
+	return map(address, size, prot, flags, fd, offset);
+}
+
 MS_EXPORT void *mmap64(void *address, size_t size, int prot, int flags, int fd, off64_t offset)
-	__attribute__((alias("mmap")));
+{
+	return map(address, size, prot, flags, fd, offset);
+}
 
 MS_EXPORT int munmap(void *address, size_t size)
 {
@@ -280,7 +287,7 @@ static bool is_finite(const struct rlimit *limit)
 	return limit && limit->rlim_cur != RLIM_INFINITY;
 }
 
-MS_EXPORT int prlimit(
+static int limit_of(
 	pid_t process, __rlimit_resource_t resource, const struct rlimit *limit, struct rlimit *old)
 {
 	long result = ms_os_forward(SYS_prlimit64, process, resource, (long)limit, (long)old, 0, 0);
@@ -293,13 +300,25 @@ MS_EXPORT int prlimit(
 	return (int)answer(result);
 }
 
+MS_EXPORT int prlimit(
+	pid_t process, __rlimit_resource_t resource, const struct rlimit *limit, struct rlimit *old)
+{
+	return limit_of(process, resource, limit, old);
+}
+
+/* struct rlimit64 is the same where there is 64 bits of everything. */
 MS_EXPORT int prlimit64(pid_t process, __rlimit_resource_t resource, const struct rlimit64 *limit,
-	struct rlimit64 *old) __attribute__((alias("prlimit")));
+	struct rlimit64 *old)
+{
+	return limit_of(process, resource, (const void *)limit, (void *)old);
+}
 
 MS_EXPORT int setrlimit(__rlimit_resource_t resource, const struct rlimit *limit)
 {
-	return prlimit(0, resource, limit, NULL);
+	return limit_of(0, resource, limit, NULL);
 }
 
 MS_EXPORT int setrlimit64(__rlimit_resource_t resource, const struct rlimit64 *limit)
-	__attribute__((alias("setrlimit")));
+{
+	return limit_of(0, resource, (const void *)limit, NULL);
+}
