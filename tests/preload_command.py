@@ -12,6 +12,7 @@ import pty
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -270,6 +271,31 @@ def the_doctor_knows_what_will_not_work():
     return problems
 
 
+def damaged(folder, field, value):
+    """The program with one field of the section headers of its dynamic names changed."""
+    data = bytearray(pathlib.Path(calls).read_bytes())
+    table, = struct.unpack_from("<Q", data, 40)
+    count, = struct.unpack_from("<H", data, 60)
+    headers = [table + 64 * number for number in range(count)]
+    names = next(at for at in headers if struct.unpack_from("<I", data, at + 4)[0] == 11)
+    if field == "strings":
+        struct.pack_into("<Q", data, headers[struct.unpack_from("<I", data, names + 40)[0]] + 24, value)
+    else:
+        struct.pack_into("<Q", data, names + 32, value)
+    path = pathlib.Path(folder) / field
+    path.write_bytes(data)
+    path.chmod(0o755)
+    return path
+
+
+def the_doctor_reads_damaged_files():
+    with tempfile.TemporaryDirectory() as folder:
+        os.mkfifo(fifo := pathlib.Path(folder) / "fifo")
+        files = [damaged(folder, "strings", 2**64 - 8), damaged(folder, "size", 2**64 - 1), fifo]
+        return expect(*((str(path), status("doctor", "--", str(path)) in (0, 1), True)
+                        for path in files))
+
+
 def tracing_changes_nothing_and_counts():
     got, stats = stats_of("trace", "--", *lives("--engine=v8-20", "--pages=16"))
     shape = stats["shapes"][0]
@@ -339,7 +365,8 @@ def main(arguments):
              statistics_are_for_people_and_machines_at_once,
              it_counts_however_the_program_ends, children_may_be_left_out, budgets_hold,
              it_stands_aside_where_it_must, trusting_needs_a_kernel_that_tells,
-             the_doctor_knows_what_will_not_work, tracing_changes_nothing_and_counts,
+             the_doctor_knows_what_will_not_work, the_doctor_reads_damaged_files,
+             tracing_changes_nothing_and_counts,
              it_needs_the_c_library_alone, it_stands_in_for_the_names_in_its_map_only,
              it_uses_neither_malloc_nor_stdio_nor_dlsym, calls_that_do_not_match_cost_little]
     return tap.run([(test.__name__, test) for test in tests] +

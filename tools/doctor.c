@@ -69,7 +69,7 @@ __attribute__((format(printf, 2, 3))) static void note(const char *answer, const
 
 static int open_file(const char *path, struct file *ret_file)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO has no end */
 	struct stat state;
 	void *bytes = MAP_FAILED;
 
@@ -126,11 +126,14 @@ static void look_at_names(const struct file *file, const Elf64_Shdr *table, cons
 {
 	for (uint64_t at = 0; at + sizeof(Elf64_Sym) <= table->sh_size; at += sizeof(Elf64_Sym)) {
 		const Elf64_Sym *symbol = part(file, table->sh_offset + at, sizeof *symbol);
-		uint64_t where = symbol ? names->sh_offset + symbol->st_name : file->size;
-		const char *name = (const char *)file->bytes + where;
+		uint64_t where = names->sh_offset + (symbol ? symbol->st_name : 0);
+		const char *name;
 
+		if (!symbol || names->sh_offset > file->size)
+			return; /* the file ends before */
 		if (where + 16 > file->size || symbol->st_shndx != SHN_UNDEF)
 			continue;
+		name = (const char *)file->bytes + where;
 		if (strcmp(name, "mmap") == 0 || strcmp(name, "mmap64") == 0)
 			findings->maps = true;
 		if (strcmp(name, "dlopen") == 0)
