@@ -34,7 +34,7 @@ STRICT = {
     "a_fork_copies", "a_raw_clone_copies", "another_thread_may_unmap", "fault_handlers_may_map",
     "raw_calls_may_open_more", "raw_calls_may_close", "raw_calls_may_unmap",
     "raw_calls_may_map_over", "freed_ranges_may_be_mapped_past_us", "descriptors_may_be_closed",
-    "pages_may_be_swapped", "random_lives",
+    "pages_may_be_swapped", "random_lives", "writes_end_with_the_unmap",
 }
 rules, memslot, options = None, None, []
 

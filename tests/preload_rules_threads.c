@@ -4,6 +4,8 @@
 #include "preload_rules.h"
 
 #include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -139,10 +141,62 @@ static void another_thread_may_unmap(void)
 	}
 }
 
+/* --- a thread that writes until it faults --- */
+
+static _Atomic(char *) target;
+static __thread sigjmp_buf out;
+
+static void on_fault(int signal)
+{
+	siglongjmp(out, signal);
+}
+
+static void *write_on(void *argument)
+{
+	for (;;) {
+		char *memory = target;
+		if (!memory)
+			continue;
+		while (sigsetjmp(out, 1) == 0) {
+			for (size_t i = 0;; i = (i + 1) % 16)
+				((volatile char *)memory)[i * PAGE] = 0x5a;
+		}
+		target = NULL; /* it saw the munmap */
+	}
+	return argument;
+}
+
+/* Once it is unmapped nothing of what it wrote is there for the next. */
+static void writes_end_with_the_unmap(void)
+{
+	struct sigaction action = {.sa_handler = on_fault, .sa_flags = SA_NODEFER};
+	pthread_t thread;
+
+	sigaction(SIGSEGV, &action, NULL);
+	pthread_create(&thread, NULL, write_on, NULL);
+	for (unsigned i = rounds(500); i; i--) {
+		char *memory = reserve(SIZE);
+		open_part(memory, i % 3 ? MIB : 8 * PAGE);
+		wrong += !is_zero(memory, 8 * PAGE);
+		open_part(memory, MIB);
+		wrong += !is_zero(memory, MIB);
+		target = memory;
+		while (((volatile char *)memory)[15 * PAGE] == 0)
+			;
+		if (i % 5 == 0)
+			mprotect(memory + 8 * MIB, PAGE, PROT_READ); /* it leaves */
+		munmap(memory, SIZE);
+		while (target)
+			;
+	}
+	say("wrong: %u", wrong);
+}
+
 const struct rule rules_threads[] = {
 	{"threads_do_not_meet", threads_do_not_meet},
 	{"sizes_do_not_mix", sizes_do_not_mix},
 	{"threads_may_fork", threads_may_fork},
 	{"another_thread_may_unmap", another_thread_may_unmap},
+	{"writes_end_with_the_unmap", writes_end_with_the_unmap},
 	{0},
 };

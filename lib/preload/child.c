@@ -113,6 +113,7 @@ static void settle_copy(const struct ms_range *range)
 		(void)ms_os_unmap(memory, range->head - range->start);
 	if (range->tail < range->end)
 		(void)ms_os_unmap((void *)(uintptr_t)range->tail, range->end - range->tail);
+	ms_clean_unseen(range);
 	if (range->left < range->right)
 		(void)ms_os_protect(
 			(void *)(uintptr_t)range->left, range->right - range->left, PROT_NONE);

@@ -168,6 +168,11 @@ int ms_clean(struct ms_range *range)
 	uint64_t begun = ms_os_clock_ns();
 	int error = run_is_open(range);
 
+	range->late = range->until = 0;
+	if (ms_config.mode == MS_MODE_STRICT) {
+		range->late = range->open;
+		range->until = range->shut;
+	}
 	if (!error)
 		error = drop_rest(range);
 	if (!error)
@@ -177,6 +182,44 @@ int ms_clean(struct ms_range *range)
 	ms_tally_add(&ms_tally->clean_ns, ms_os_clock_ns() - begun);
 	range->open = range->shut = 0;
 	return error;
+}
+
+/* Closed since then: what it has come to is final. */
+static int clean_again(uint64_t start, uint64_t end)
+{
+	struct ms_pagemap_walk walk;
+	int count = 0, error = ms_pagemap_begin(&walk, at(start), end - start);
+
+	while (!error && (count = ms_pagemap_next(&walk)) > 0) {
+		for (int i = 0; i < count; i++)
+			memset(at(walk.regions[i].start), 0,
+				walk.regions[i].end - walk.regions[i].start);
+	}
+	return error || count < 0 ? drop(start, end) : 0;
+}
+
+int ms_clean_late(struct ms_range *range, uint64_t start, uint64_t end)
+{
+	uint64_t from = ms_max(start, range->late), to = ms_min(end, range->until);
+	int error;
+
+	if (from >= to)
+		return 0;
+	error = clean_again(from, to);
+	if (!error && from > range->late && to < range->until)
+		error = drop(to, range->until);
+	if (error)
+		return error;
+	if (from > range->late)
+		range->until = from;
+	else
+		range->late = to;
+	return 0;
+}
+
+void ms_clean_unseen(const struct ms_range *range)
+{
+	(void)drop(range->late, range->until);
 }
 
 uint64_t ms_clean_count(const struct ms_range *range)

@@ -34,6 +34,7 @@ static int refresh(struct ms_range *range)
 		return (int)got;
 	range->applied = 0;
 	range->low = range->high = range->left = range->right = 0;
+	range->late = range->until = 0;
 	if (range->asked & MS_ASKED_DONTFORK) {
 		range->applied = MS_ASKED_DONTFORK;
 		return ms_os_advise(at(range->start), range->end - range->start, MADV_DONTFORK);
@@ -78,6 +79,7 @@ int ms_leave(struct ms_range *range, enum ms_range_state state, unsigned reason)
 	if (state == MS_RANGE_LIVE) {
 		(void)ms_leave_settle(range);
 		make_new(range);
+		ms_clean_unseen(range);
 	}
 	ms_section_lock();
 	if (state == MS_RANGE_LIVE)

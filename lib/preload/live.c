@@ -192,6 +192,8 @@ long ms_live_open(struct ms_range *range, uint64_t start, uint64_t end)
 	apply_huge(range, end - start + range->shut - range->open);
 	error = first && range->left < range->right ? turn_over(range, start, end)
 						    : protect(start, end, RW);
+	if (!error)
+		error = ms_clean_late(range, start, end);
 	if (error)
 		return error;
 	range->open = none ? start : ms_min(range->open, start);

@@ -55,6 +55,7 @@ struct ms_range {
 	uint64_t open, shut;  /* what the program has opened, one run; open == shut: nothing */
 	uint64_t left, right; /* lazy: still open from the tenant before; until the first opening */
 	uint64_t low, high;   /* no page outside can be resident; low == high: none is */
+	uint64_t late, until; /* of the run before: written while it was cleaned? not looked at */
 	uint64_t resident;    /* bytes, while idle */
 	uint64_t born_ns;
 	uint64_t stamp;	  /* idle.c: when it became idle */
@@ -176,6 +177,10 @@ MS_HIDDEN int ms_maps_uniform(uint64_t start, uint64_t end, int prot);
 /* An owned range is as a new mapping again, but for resident zeros up to the budget (and in lazy
  * mode but for what is still open). Or -errno: give it back. */
 MS_HIDDEN int ms_clean(struct ms_range *range);
+/* The tenant has just opened [start, end): whatever another thread has written there while it was
+ * cleaned goes. And what lies where it has opened nothing. */
+MS_HIDDEN int ms_clean_late(struct ms_range *range, uint64_t start, uint64_t end);
+MS_HIDDEN void ms_clean_unseen(const struct ms_range *range);
 /* Give back all its pages. */
 MS_HIDDEN int ms_clean_drop(struct ms_range *range);
 /* How many pages of the range are private. */

@@ -94,6 +94,7 @@ static void adopt(uint32_t shape, uint64_t start, uint64_t end)
 		range->shape = shape;
 		ms_idle_hold(shape);
 		range->low = range->high = range->left = range->right = range->resident = 0;
+		range->late = range->until = 0;
 		range->applied = range->cleans = 0;
 		begin_tenancy(range);
 		ms_range_release(range);
