@@ -19,7 +19,8 @@ import tempfile
 import tap
 
 # What is noticed only where the kernel tells what is mapped.
-ASKING = {"raw_calls_may_close", "raw_calls_may_map_over", "freed_ranges_may_be_mapped_past_us"}
+ASKING = {"raw_calls_may_close", "raw_calls_may_map_over", "freed_ranges_may_be_mapped_past_us",
+          "what_is_not_open_may_be_moved"}
 # What a trusted engine does not do: look at what it has not opened, or has unmapped; call past us.
 STRICT = {
     "nothing_is_accessible_until_it_is_opened", "use_after_unmap_faults", "memory_may_be_read_only",

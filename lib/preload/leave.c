@@ -66,8 +66,9 @@ int ms_leave_settle(struct ms_range *range)
  * before is accounted for otherwise, and a mapping of its own. */
 static void make_new(struct ms_range *range)
 {
-	if (!range->opened && range->low < range->high &&
-		ms_maps_uniform(range->start, range->end, PROT_NONE) == 0)
+	bool used = range->low < range->high || range->late < range->until;
+
+	if (!range->opened && used && ms_maps_uniform(range->start, range->end, PROT_NONE) == 0)
 		(void)refresh(range);
 }
 
