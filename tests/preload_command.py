@@ -196,7 +196,9 @@ def budgets_hold():
     _, small = stats_of("run", "--budget=1M", "--", *many)
     _, few = stats_of("run", "--slots=3", "--", *many)
     _, lean = stats_of("run", "--keep=16K", "--", *many)
-    problems = []
+    _, none = stats_of("run", "--slots=0", "--", *many)
+    problems = expect(("--slots=0", (none["hits"], none["left"]["surplus"], none["bytes_restored"]),
+                       (0, 500, 0)))
     if not 0 < small["peak_bytes"] <= (1 << 20) + 64 * 4096:
         problems.append(f"--budget: held {small['peak_bytes']}")
     if few["left"]["surplus"] < 50 or few["hits"] == 0:

@@ -106,7 +106,7 @@ static bool overgrown(const struct cleaning *cleaning)
 
 static int restore_run(struct ms_range *range)
 {
-	struct cleaning cleaning = {.inspect = range->cleans++ % INSPECT == INSPECT - 1};
+	struct cleaning cleaning = {.inspect = range->cleans % INSPECT == 0};
 	int error = clean_run(&cleaning, range);
 
 	ms_tally_add(&ms_idle_row(range->shape)->pages, cleaning.pages);
@@ -161,6 +161,14 @@ int ms_clean_drop(struct ms_range *range)
 	return 0;
 }
 
+/* glibc 2.32: no other thread can write while we clean. (One that raw clone(2) made can.) */
+extern char __libc_single_threaded __attribute__((weak));
+
+static bool alone(void)
+{
+	return &__libc_single_threaded && __libc_single_threaded;
+}
+
 int ms_clean(struct ms_range *range)
 {
 	bool by_scan = ms_feature(MS_FEATURE_PAGEMAP_SCAN) && range->open < range->shut &&
@@ -168,8 +176,9 @@ int ms_clean(struct ms_range *range)
 	uint64_t begun = ms_os_clock_ns();
 	int error = run_is_open(range);
 
+	range->cleans++;
 	range->late = range->until = 0;
-	if (ms_config.mode == MS_MODE_STRICT) {
+	if (ms_config.mode == MS_MODE_STRICT && !alone()) {
 		range->late = range->open;
 		range->until = range->shut;
 	}

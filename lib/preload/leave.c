@@ -32,7 +32,7 @@ static int refresh(struct ms_range *range)
 
 	if (got < 0 && got > -4096)
 		return (int)got;
-	range->applied = 0;
+	range->applied = range->cleans = 0;
 	range->low = range->high = range->left = range->right = 0;
 	range->late = range->until = 0;
 	if (range->asked & MS_ASKED_DONTFORK) {
@@ -66,9 +66,8 @@ int ms_leave_settle(struct ms_range *range)
  * before is accounted for otherwise, and a mapping of its own. */
 static void make_new(struct ms_range *range)
 {
-	bool used = range->low < range->high || range->late < range->until;
-
-	if (!range->opened && used && ms_maps_uniform(range->start, range->end, PROT_NONE) == 0)
+	if (!range->opened && range->cleans &&
+		ms_maps_uniform(range->start, range->end, PROT_NONE) == 0)
 		(void)refresh(range);
 }
 

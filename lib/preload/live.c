@@ -53,6 +53,8 @@ static int retire(struct ms_range *range)
 	ms_tally_add(&row->life_ns, ms_os_clock_ns() - range->born_ns);
 	if (ms_config.mode == MS_MODE_OBSERVE)
 		ms_tally_add(&row->pages, ms_clean_count(range));
+	if (ms_config.slots == 0 && range->opened && ms_config.mode != MS_MODE_OBSERVE)
+		return ms_leave(range, MS_RANGE_IDLE, MEMSLOT_PRELOAD_SURPLUS);
 	/* Reservations that were never opened: the program looks for a place that suits it. */
 	if (ms_config.mode == MS_MODE_OBSERVE || !range->opened || ms_clean(range))
 		return ms_leave(range, MS_RANGE_IDLE, reason);
