@@ -144,6 +144,19 @@ static int publish(struct memslot_buffers *buffers, struct ms_area *area, struct
 	return 0;
 }
 
+/* Generations of different buffers begin far apart, so that a handle names one acquisition. */
+static void number(struct memslot_buffers *buffers, const struct ms_area *area, uint64_t count)
+{
+	uint32_t first = (uint32_t)(area - buffers->areas) << buffers->area_shift;
+
+	for (uint32_t i = first; i < first + count; i++) {
+		_Atomic(uint64_t) *word = &buffers->cells[i].word;
+		if (atomic_load_explicit(word, memory_order_relaxed) == 0)
+			atomic_store_explicit(
+				word, (uint64_t)(i * 2654435761u) << 32, memory_order_relaxed);
+	}
+}
+
 bool ms_areas_grow(struct memslot_buffers *buffers, uint32_t count)
 {
 	uint64_t step, bytes;
@@ -161,6 +174,7 @@ bool ms_areas_grow(struct memslot_buffers *buffers, uint32_t count)
 	buffers->inside++;
 	ms_lock_release(&buffers->lock);
 	error = get_slot(buffers, bytes, &slot);
+	number(buffers, area, error ? 0 : step);
 	ms_lock_take(&buffers->lock);
 	if (!error) {
 		error = publish(buffers, area, slot, bytes, (uint32_t)step);

@@ -93,7 +93,7 @@ struct memslot_buffers {
 	uint32_t flags;
 	unsigned size_shift; /* of a buffer */
 	unsigned area_shift; /* of the buffers that an area can have */
-	uint64_t handle;     /* the upper half of every handle, but for the index */
+	uint64_t handle;     /* the upper half of every handle */
 	uint64_t most;	     /* buffers in the largest area */
 	uint64_t step;	     /* in the first ones */
 	struct memslot_pool *pool, *own_pool;
@@ -165,13 +165,6 @@ MS_HIDDEN int ms_areas_hide(
 MS_HIDDEN int ms_areas_trim(struct memslot_buffers *buffers);
 
 /* --- hand.c --- */
-/* No two acquisitions have the same, and no two pools. */
-static inline uint64_t ms_hand_handle(
-	const struct memslot_buffers *buffers, uint32_t index, uint64_t word)
-{
-	return (buffers->handle ^ (uint64_t)index << 32) | word >> 32;
-}
-
 /* The user's cell, with its word; or NULL: not out. */
 static inline struct ms_cell *ms_hand_cell(
 	struct memslot_buffers *buffers, const struct memslot_buffer *buffer, uint64_t *ret_word)
@@ -182,8 +175,8 @@ static inline struct ms_cell *ms_hand_cell(
 		return NULL;
 	cell = &buffers->cells[buffer->index];
 	*ret_word = atomic_load_explicit(&cell->word, memory_order_acquire);
-	if (ms_hand_handle(buffers, buffer->index, *ret_word) != buffer->handle ||
-		!(*ret_word & MS_CELL_USER) || !(*ret_word & MS_CELL_REFS))
+	if ((buffers->handle | *ret_word >> 32) != buffer->handle || !(*ret_word & MS_CELL_USER) ||
+		!(*ret_word & MS_CELL_REFS))
 		return NULL;
 	return cell;
 }
@@ -196,7 +189,7 @@ static inline struct memslot_buffer ms_hand_value(struct memslot_buffers *buffer
 
 	return (struct memslot_buffer){.base = ms_areas_address(buffers, index),
 		.size = (size_t)1 << buffers->size_shift,
-		.handle = ms_hand_handle(buffers, index, word),
+		.handle = buffers->handle | word >> 32,
 		.index = index,
 		.count = cell->count};
 }
@@ -323,7 +316,8 @@ static inline int ms_ring_usable(struct memslot_ring *ring)
 		error = -EEXIST;
 	return error;
 }
-/* Ask the kernel to end what is in flight, of a group or all; what is not submitted yet is not found. */
+/* Ask the kernel to end what is in flight, of a group or all; what is not submitted yet is not
+ * found. */
 MS_HIDDEN void ms_ring_cancel(struct memslot_ring *ring, const struct memslot_group *group);
 /* False: it was closed behind our back. */
 MS_HIDDEN bool ms_ring_alive(const struct memslot_ring *ring);

@@ -111,7 +111,7 @@ static inline __attribute__((always_inline)) void give(
 	atomic_store_explicit(&cell->word, word | MS_CELL_OUT | MS_CELL_REF, relaxed);
 	ret_buffer->base = ms_areas_address(buffers, index);
 	ret_buffer->size = (size_t)1 << buffers->size_shift;
-	ret_buffer->handle = ms_hand_handle(buffers, index, word);
+	ret_buffer->handle = buffers->handle | word >> 32;
 	ret_buffer->index = index;
 	ret_buffer->count = cell->count;
 }
@@ -283,7 +283,7 @@ static inline bool is_sole(
 	const struct ms_cell *cell = &buffers->cells[buffer->index];
 
 	return buffer->index < buffers->cell_count &&
-	       ms_hand_handle(buffers, buffer->index, buffer->handle << 32) == buffer->handle &&
+	       (buffer->handle | UINT32_MAX) == (buffers->handle | UINT32_MAX) &&
 	       atomic_load_explicit(&cell->word, memory_order_acquire) ==
 		       (buffer->handle << 32 | MS_CELL_OUT | MS_CELL_REF) &&
 	       cell->count == 1;
