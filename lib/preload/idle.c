@@ -15,7 +15,9 @@
 #include "preload.h"
 
 #define FEW 8
-#define HUGE_TRIALS 32 /* each so many tenants of a shape with huge pages go without */
+/* Each so many tenants of a shape with huge pages one goes without; more, when that was in vain. */
+#define HUGE_TRIALS 32
+#define HUGE_TRIALS_MOST 1024
 
 struct list {
 	uint32_t newest, oldest;
@@ -26,7 +28,7 @@ struct shape {
 	struct memslot_preload_shape *row, spare;
 	struct list lists[2]; /* cold, warm */
 	uint32_t refs; /* of ranges, and of requests on their way: with one it keeps its key */
-	uint32_t huge_tenants;
+	uint32_t huge_tenants, huge_trials; /* since the last trial, until the next */
 	bool huge;
 };
 
@@ -213,12 +215,24 @@ bool ms_idle_wants_huge(uint32_t number)
 
 	if (ms_config.thp != MS_THP_AUTO)
 		return ms_config.thp == MS_THP_KEEP;
+	if (!__atomic_load_n(&shape->huge, __ATOMIC_RELAXED))
+		return false;
 	/* From time to time one goes without, or nobody would know what it writes. */
-	return __atomic_load_n(&shape->huge, __ATOMIC_RELAXED) &&
-	       __atomic_add_fetch(&shape->huge_tenants, 1, __ATOMIC_RELAXED) % HUGE_TRIALS;
+	if (__atomic_add_fetch(&shape->huge_tenants, 1, __ATOMIC_RELAXED) <
+		__atomic_load_n(&shape->huge_trials, __ATOMIC_RELAXED))
+		return true;
+	__atomic_store_n(&shape->huge_tenants, 0, __ATOMIC_RELAXED);
+	return false;
 }
 
 void ms_idle_learn_huge(uint32_t number, uint64_t pages, uint64_t opened_pages)
 {
-	__atomic_store_n(&shapes[number].huge, pages * 4 > opened_pages, __ATOMIC_RELAXED);
+	struct shape *shape = &shapes[number];
+	bool before = __atomic_load_n(&shape->huge, __ATOMIC_RELAXED),
+	     now = pages * 4 > opened_pages;
+	uint32_t trials = __atomic_load_n(&shape->huge_trials, __ATOMIC_RELAXED);
+
+	trials = before && now ? (uint32_t)ms_min(2 * trials, HUGE_TRIALS_MOST) : HUGE_TRIALS;
+	__atomic_store_n(&shape->huge_trials, trials, __ATOMIC_RELAXED);
+	__atomic_store_n(&shape->huge, now, __ATOMIC_RELAXED);
 }
