@@ -209,6 +209,31 @@ def budgets_hold():
     return problems + expect(("--min", large["requests"], 0))
 
 
+def who_writes_little_is_left_alone_until_it_writes_more():
+    program = ("import ctypes, sys\n"
+               "libc = ctypes.CDLL(None)\n"
+               "libc.mmap.restype = ctypes.c_void_p\n"
+               "libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]\n"
+               "libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]\n"
+               "libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]\n"
+               "for lives, pages in ((1000, 1), (int(sys.argv[1]), 64)):\n"
+               "    for _ in range(lives):\n"
+               "        memory = libc.mmap(None, 1 << 30, 0, 0x4022, -1, 0)\n"
+               "        libc.mprotect(memory, 1 << 20, 3)\n"
+               "        assert ctypes.string_at(memory, pages << 12) == bytes(pages << 12)\n"
+               "        ctypes.memset(memory, 7, pages << 12)\n"
+               "        libc.munmap(memory, 1 << 30)\n")
+    (got, little), (then, more), (lazily, trusted) = (
+        stats_of("run", *way, "--", sys.executable, "-c", program, lives)
+        for way, lives in (([], "0"), ([], "1000"), (["--trust-engine"], "0")))
+    if little["off"] or trusted["off"]:
+        raise tap.Skip("the kernel lacks something")
+    return expect(("status", (got, then, lazily), (0, 0, 0)), ("all", little["requests"], 1000),
+                  ("little", little["hits"] < 100 and little["left"]["few_pages"] > 900, True),
+                  ("more", more["hits"] > 800, True),
+                  ("trusted", (trusted["hits"], trusted["left"]["few_pages"]), (999, 0)))
+
+
 def it_stands_aside_where_it_must():
     limited = ["prlimit", f"--as={1 << 38}"]
     if not shutil.which("prlimit"):
@@ -366,7 +391,7 @@ def main(arguments):
              what_cannot_be_run_is_told_once, a_file_that_cannot_be_written_is_told_first,
              statistics_are_for_people_and_machines_at_once,
              it_counts_however_the_program_ends, children_may_be_left_out, budgets_hold,
-             it_stands_aside_where_it_must, trusting_needs_a_kernel_that_tells,
+             who_writes_little_is_left_alone_until_it_writes_more, it_stands_aside_where_it_must, trusting_needs_a_kernel_that_tells,
              the_doctor_knows_what_will_not_work, the_doctor_reads_damaged_files,
              tracing_changes_nothing_and_counts,
              it_needs_the_c_library_alone, it_stands_in_for_the_names_in_its_map_only,

@@ -20,7 +20,7 @@
 
 static const char *const reasons[MEMSLOT_PRELOAD_REASONS] = {"partial_unmap", "mapped_over",
 	"protection", "advice", "locked", "moved", "used_after_unmap", "tampered", "unopened",
-	"failed", "surplus"};
+	"failed", "surplus", "few_pages"};
 
 static const struct {
 	uint64_t bit;
@@ -292,7 +292,9 @@ static void judge(const json_t *report)
 		fprintf(stderr, "nothing gained, about %.1f ms lost", -ms);
 	else
 		fprintf(stderr, "about %.1f ms saved, %.1f us each", ms, ms * 1e3 / (double)hits);
-	if (number(report, "pages_lent") == 0)
+	if (2 * number(json_object_get(report, "left"), "few_pages") > requests)
+		fputs("; most were left alone, for they write too few pages", stderr);
+	else if (number(report, "pages_lent") == 0)
 		fputs("; no page stayed resident: see --keep and --budget", stderr);
 	fputc('\n', stderr);
 }

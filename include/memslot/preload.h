@@ -30,7 +30,8 @@
 #define MEMSLOT_PRELOAD_UNOPENED 8   /* unmapped without having been opened */
 #define MEMSLOT_PRELOAD_FAILED 9     /* cleaning, or a call on it, failed */
 #define MEMSLOT_PRELOAD_SURPLUS 10   /* more idle ones than wanted, or address space ran out */
-#define MEMSLOT_PRELOAD_REASONS 11
+#define MEMSLOT_PRELOAD_FEW 11	     /* tenants of this shape write too few pages to gain */
+#define MEMSLOT_PRELOAD_REASONS 12
 
 /* Why the preload stands aside in a process; bits. */
 #define MEMSLOT_PRELOAD_OFF_KERNEL 1u	  /* the kernel lacks what is needed */

@@ -110,8 +110,7 @@ static int restore_run(struct ms_range *range)
 	int error = clean_run(&cleaning, range);
 
 	ms_tally_add(&ms_idle_row(range->shape)->pages, cleaning.pages);
-	ms_idle_learn_huge(
-		range->shape, cleaning.pages, ms_bytes_to_pages(range->shut - range->open));
+	ms_idle_learn(range->shape, cleaning.pages, ms_bytes_to_pages(range->shut - range->open));
 	if (error)
 		return error;
 	if (overgrown(&cleaning))

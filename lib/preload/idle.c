@@ -18,6 +18,11 @@
 /* Each so many tenants of a shape with huge pages one goes without; more, when that was in vain. */
 #define HUGE_TRIALS 32
 #define HUGE_TRIALS_MOST 1024
+/* Tenants that write fewer pages are cheaper made anew than cleaned and closed; of a shape whose
+ * first ones did each so many one is looked at. */
+#define FEW_PAGES 3
+#define FEW_FIRST 16
+#define FEW_TRIALS 64
 
 struct list {
 	uint32_t newest, oldest;
@@ -30,6 +35,7 @@ struct shape {
 	uint32_t refs; /* of ranges, and of requests on their way: with one it keeps its key */
 	uint32_t huge_tenants, huge_trials; /* since the last trial, until the next */
 	bool huge;
+	uint32_t looked, sixteenths, unseen; /* tenants; pages of one, times 16; since one was */
 };
 
 static struct shape shapes[MEMSLOT_PRELOAD_SHAPES];
@@ -225,7 +231,32 @@ bool ms_idle_wants_huge(uint32_t number)
 	return false;
 }
 
-void ms_idle_learn_huge(uint32_t number, uint64_t pages, uint64_t opened_pages)
+bool ms_idle_few(uint32_t number)
+{
+	struct shape *shape = &shapes[number];
+
+	return ms_config.mode == MS_MODE_STRICT &&
+	       __atomic_load_n(&shape->looked, __ATOMIC_RELAXED) >= FEW_FIRST &&
+	       __atomic_load_n(&shape->sixteenths, __ATOMIC_RELAXED) < 16 * FEW_PAGES;
+}
+
+bool ms_idle_trial(uint32_t number)
+{
+	return __atomic_add_fetch(&shapes[number].unseen, 1, __ATOMIC_RELAXED) % FEW_TRIALS == 0;
+}
+
+/* A sum of the last ones, which fade: threads that meet here lose one. */
+static void learn_few(struct shape *shape, uint64_t pages)
+{
+	uint32_t sum = __atomic_load_n(&shape->sixteenths, __ATOMIC_RELAXED);
+	uint32_t looked = __atomic_add_fetch(&shape->looked, 1, __ATOMIC_RELAXED);
+
+	pages = ms_min(pages, UINT32_MAX / 32);
+	sum = looked == 1 ? 16 * (uint32_t)pages : sum - sum / 16 + (uint32_t)pages;
+	__atomic_store_n(&shape->sixteenths, sum, __ATOMIC_RELAXED);
+}
+
+void ms_idle_learn(uint32_t number, uint64_t pages, uint64_t opened_pages)
 {
 	struct shape *shape = &shapes[number];
 	bool before = __atomic_load_n(&shape->huge, __ATOMIC_RELAXED),
@@ -235,4 +266,5 @@ void ms_idle_learn_huge(uint32_t number, uint64_t pages, uint64_t opened_pages)
 	trials = before && now ? (uint32_t)ms_min(2 * trials, HUGE_TRIALS_MOST) : HUGE_TRIALS;
 	__atomic_store_n(&shape->huge_trials, trials, __ATOMIC_RELAXED);
 	__atomic_store_n(&shape->huge, now, __ATOMIC_RELAXED);
+	learn_few(shape, pages);
 }

@@ -41,6 +41,7 @@ static bool pages_of(const void *address, size_t size, uint64_t *ret_start, uint
 static int retire(struct ms_range *range)
 {
 	struct memslot_preload_shape *row = ms_idle_row(range->shape);
+	/* Never opened: the program looks for a place that suits it. */
 	unsigned reason = range->opened ? MEMSLOT_PRELOAD_FAILED : MEMSLOT_PRELOAD_UNOPENED;
 
 	if (ms_config.mode == MS_MODE_OBSERVE)
@@ -53,10 +54,11 @@ static int retire(struct ms_range *range)
 	ms_tally_add(&row->life_ns, ms_os_clock_ns() - range->born_ns);
 	if (ms_config.mode == MS_MODE_OBSERVE)
 		ms_tally_add(&row->pages, ms_clean_count(range));
-	if (ms_config.slots == 0 && range->opened && ms_config.mode != MS_MODE_OBSERVE)
-		return ms_leave(range, MS_RANGE_IDLE, MEMSLOT_PRELOAD_SURPLUS);
-	/* Reservations that were never opened: the program looks for a place that suits it. */
-	if (ms_config.mode == MS_MODE_OBSERVE || !range->opened || ms_clean(range))
+	if (reason == MEMSLOT_PRELOAD_FAILED && ms_config.slots == 0)
+		reason = MEMSLOT_PRELOAD_SURPLUS;
+	else if (reason == MEMSLOT_PRELOAD_FAILED && range->cleans && ms_idle_few(range->shape))
+		reason = MEMSLOT_PRELOAD_FEW;
+	if (reason != MEMSLOT_PRELOAD_FAILED || ms_clean(range))
 		return ms_leave(range, MS_RANGE_IDLE, reason);
 	ms_section_lock();
 	ms_idle_put(range);

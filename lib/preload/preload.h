@@ -163,10 +163,13 @@ MS_HIDDEN struct ms_range *ms_idle_surplus(bool all, bool *ret_drop);
 MS_HIDDEN void ms_idle_born(struct ms_range *range);
 MS_HIDDEN void ms_idle_died(struct ms_range *range);
 MS_HIDDEN void ms_idle_clear(void);
-/* Did opening memory of this shape pay with huge pages? `pages`: found private when it was freed.
- */
+/* Did opening memory of this shape pay with huge pages? Did its tenants write so little that
+ * cleaning does not pay; and is it this one's turn to look whether that is still so? These need no
+ * lock. `pages`: found private when it was freed. */
 MS_HIDDEN bool ms_idle_wants_huge(uint32_t shape);
-MS_HIDDEN void ms_idle_learn_huge(uint32_t shape, uint64_t pages, uint64_t opened_pages);
+MS_HIDDEN bool ms_idle_few(uint32_t shape);
+MS_HIDDEN bool ms_idle_trial(uint32_t shape);
+MS_HIDDEN void ms_idle_learn(uint32_t shape, uint64_t pages, uint64_t opened_pages);
 
 /* --- maps.c --- */
 /* Is all of [start, end) private anonymous memory with exactly this protection? 0, -EUCLEAN: no,

@@ -112,13 +112,24 @@ static long from_kernel(void *hint, size_t size, int flags, int fd, long offset,
 
 	if (got == -ENOMEM && ms_leave_idle())
 		got = forward(hint, size, PROT_NONE, flags, fd, offset);
-	if (failed(got) || shape == MS_NONE)
+	if (failed(got))
 		return got;
-	if (ms_os_address_space_limit() != UINT64_MAX)
+	if (shape == MS_NONE)
+		ms_request_placed(got, size);
+	else if (ms_os_address_space_limit() != UINT64_MAX)
 		ms_child_stop(MEMSLOT_PRELOAD_OFF_LIMIT);
 	else if (ms_round_up(size, &whole))
 		adopt(shape, (uint64_t)got, (uint64_t)got + whole);
 	return got;
+}
+
+/* Better left to the kernel: tenants of this shape write next to nothing. */
+static bool passes(uint32_t shape)
+{
+	if (shape == MS_NONE || !ms_idle_few(shape) || ms_idle_trial(shape))
+		return false;
+	ms_tally_add(&ms_tally->left[MEMSLOT_PRELOAD_FEW], 1);
+	return true;
 }
 
 long ms_request(void *hint, size_t size, int flags, int fd, long offset)
@@ -141,7 +152,7 @@ long ms_request(void *hint, size_t size, int flags, int fd, long offset)
 		got = from_slot(shape);
 	}
 	if (got == 0)
-		got = from_kernel(hint, size, flags, fd, offset, shape);
+		got = from_kernel(hint, size, flags, fd, offset, passes(shape) ? MS_NONE : shape);
 	if (shape != MS_NONE) {
 		ms_section_lock();
 		ms_idle_drop(shape);
