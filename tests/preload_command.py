@@ -234,6 +234,13 @@ def who_writes_little_is_left_alone_until_it_writes_more():
                   ("trusted", (trusted["hits"], trusted["left"]["few_pages"]), (999, 0)))
 
 
+def who_never_unmaps_whole_is_left_alone():
+    got, stats = stats_of("run", "--", *lives("--engine=wasm2c-1.0.32"))
+    return expect(("status", got, 0), ("requests", stats["requests"], 2000),
+                  ("hits", stats["hits"], 0), ("taken", stats["misses_empty"] < 200, True),
+                  ("left", stats["left"]["partial_unmap"], 2000))
+
+
 def it_stands_aside_where_it_must():
     limited = ["prlimit", f"--as={1 << 38}"]
     if not shutil.which("prlimit"):
@@ -391,7 +398,8 @@ def main(arguments):
              what_cannot_be_run_is_told_once, a_file_that_cannot_be_written_is_told_first,
              statistics_are_for_people_and_machines_at_once,
              it_counts_however_the_program_ends, children_may_be_left_out, budgets_hold,
-             who_writes_little_is_left_alone_until_it_writes_more, it_stands_aside_where_it_must, trusting_needs_a_kernel_that_tells,
+             who_writes_little_is_left_alone_until_it_writes_more,
+             who_never_unmaps_whole_is_left_alone, it_stands_aside_where_it_must, trusting_needs_a_kernel_that_tells,
              the_doctor_knows_what_will_not_work, the_doctor_reads_damaged_files,
              tracing_changes_nothing_and_counts,
              it_needs_the_c_library_alone, it_stands_in_for_the_names_in_its_map_only,

@@ -23,6 +23,7 @@
 #define FEW_PAGES 3
 #define FEW_FIRST 16
 #define FEW_TRIALS 64
+#define HOPELESS 64 /* so many were never unmapped whole, and none ever was */
 
 struct list {
 	uint32_t newest, oldest;
@@ -36,6 +37,7 @@ struct shape {
 	uint32_t huge_tenants, huge_trials; /* since the last trial, until the next */
 	bool huge;
 	uint32_t looked, sixteenths, unseen; /* tenants; pages of one, times 16; since one was */
+	uint32_t kept, gone;		     /* after use: cleaned, otherwise */
 };
 
 static struct shape shapes[MEMSLOT_PRELOAD_SHAPES];
@@ -238,6 +240,21 @@ bool ms_idle_few(uint32_t number)
 	return ms_config.mode == MS_MODE_STRICT &&
 	       __atomic_load_n(&shape->looked, __ATOMIC_RELAXED) >= FEW_FIRST &&
 	       __atomic_load_n(&shape->sixteenths, __ATOMIC_RELAXED) < 16 * FEW_PAGES;
+}
+
+bool ms_idle_hopeless(uint32_t number)
+{
+	const struct shape *shape = &shapes[number];
+
+	return __atomic_load_n(&shape->gone, __ATOMIC_RELAXED) >= HOPELESS &&
+	       __atomic_load_n(&shape->kept, __ATOMIC_RELAXED) == 0;
+}
+
+void ms_idle_ended(uint32_t number, bool kept)
+{
+	uint32_t *count = kept ? &shapes[number].kept : &shapes[number].gone;
+
+	__atomic_store_n(count, *count + 1, __ATOMIC_RELAXED); /* under the lock */
 }
 
 bool ms_idle_trial(uint32_t number)

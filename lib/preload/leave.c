@@ -82,8 +82,10 @@ int ms_leave(struct ms_range *range, enum ms_range_state state, unsigned reason)
 		ms_clean_unseen(range);
 	}
 	ms_section_lock();
-	if (state == MS_RANGE_LIVE)
+	if (state == MS_RANGE_LIVE) {
 		ms_idle_died(range);
+		ms_idle_ended(range->shape, false);
+	}
 	ms_idle_drop(range->shape);
 	ms_registry_remove(range);
 	ms_section_unlock();

@@ -61,6 +61,7 @@ static int retire(struct ms_range *range)
 	if (reason != MEMSLOT_PRELOAD_FAILED || ms_clean(range))
 		return ms_leave(range, MS_RANGE_IDLE, reason);
 	ms_section_lock();
+	ms_idle_ended(range->shape, true);
 	ms_idle_put(range);
 	ms_section_unlock();
 	ms_tally_add(&ms_tally->kept, 1);

@@ -168,6 +168,9 @@ MS_HIDDEN void ms_idle_clear(void);
  * lock. `pages`: found private when it was freed. */
 MS_HIDDEN bool ms_idle_wants_huge(uint32_t shape);
 MS_HIDDEN bool ms_idle_few(uint32_t shape);
+/* Are its ranges never unmapped whole? This one was, or it left while it was used. */
+MS_HIDDEN bool ms_idle_hopeless(uint32_t shape);
+MS_HIDDEN void ms_idle_ended(uint32_t shape, bool kept);
 MS_HIDDEN bool ms_idle_trial(uint32_t shape);
 MS_HIDDEN void ms_idle_learn(uint32_t shape, uint64_t pages, uint64_t opened_pages);
 

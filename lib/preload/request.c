@@ -123,12 +123,14 @@ static long from_kernel(void *hint, size_t size, int flags, int fd, long offset,
 	return got;
 }
 
-/* Better left to the kernel: tenants of this shape write next to nothing. */
+/* Better left to the kernel: tenants of this shape write next to nothing, or never come back. */
 static bool passes(uint32_t shape)
 {
-	if (shape == MS_NONE || !ms_idle_few(shape) || ms_idle_trial(shape))
+	bool few = shape != MS_NONE && ms_idle_few(shape);
+
+	if (shape == MS_NONE || !(few || ms_idle_hopeless(shape)) || ms_idle_trial(shape))
 		return false;
-	ms_tally_add(&ms_tally->left[MEMSLOT_PRELOAD_FEW], 1);
+	ms_tally_add(&ms_tally->left[few ? MEMSLOT_PRELOAD_FEW : MEMSLOT_PRELOAD_PARTIAL], 1);
 	return true;
 }
 
