@@ -168,7 +168,8 @@ void ms_ring_cancel(struct memslot_ring *ring, const struct memslot_group *group
 {
 	for (uint32_t i = 0; i < ring->op_high && ms_feature(MS_FEATURE_URING_SYNC_CANCEL); i++) {
 		struct ms_op *op = &ring->ops[i];
-		struct io_uring_sync_cancel_reg cancel = {.fd = -1};
+		/* A worker on its way to wait is asked again, until it has come to something. */
+		struct io_uring_sync_cancel_reg cancel = {.fd = -1, .timeout.tv_sec = 1};
 		int answer;
 		if (op->kind != MS_OP_LIVE || op->cancelled || (group && op->group != group))
 			continue;
