@@ -46,7 +46,7 @@ static void parts_may_be_unmapped(void)
 		say("%s %s", read_at(memory), read_at(memory + 2 * MIB - 1));
 		say_result("again", munmap(memory + start, end - start));
 		say_result("whole", munmap(memory, SIZE));
-		say("gone %s %s", read_at(memory + MIB), read_at(memory + end));
+		say("gone %s %s", read_at(memory + MIB), read_at(memory + end - 1));
 		say_next();
 	}
 }
