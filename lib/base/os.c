@@ -511,7 +511,8 @@ int ms_os_process_madvise_self(void *address, size_t size, int advice)
 
 int64_t ms_os_advise_many(const struct iovec *ranges, size_t count, int advice)
 {
-	return call6(SYS_process_madvise, PIDFD_SELF_THREAD, (long)ranges, (long)count, advice, 0, 0);
+	return call6(
+		SYS_process_madvise, PIDFD_SELF_THREAD, (long)ranges, (long)count, advice, 0, 0);
 }
 
 int ms_os_futex_wait(_Atomic(uint32_t) *word, uint32_t expected, uint64_t until_ns)
@@ -572,12 +573,23 @@ int ms_os_raise_fd(int fd)
 	uint64_t limit = ms_min(limit_of(RLIMIT_NOFILE), FD_CEILING);
 	long high = -EMFILE;
 
-	for (uint64_t step = 1; high < 0 && step <= 64 && step < limit; step *= 8)
+	/* We have two: both below the ceiling, or the table would grow for the second again. */
+	for (uint64_t step = 2; high < 0 && step <= 128 && step < limit; step *= 8)
 		high = call(SYS_fcntl, fd, F_DUPFD_CLOEXEC, limit - step);
 	if (high < 0)
 		return fd;
 	ms_os_close(fd);
 	return (int)high;
+}
+
+void ms_os_widen_fds(void)
+{
+	uint64_t limit = ms_min(limit_of(RLIMIT_NOFILE), FD_CEILING);
+	long high =
+		limit > 2 ? call(SYS_fcntl, STDERR_FILENO, F_DUPFD_CLOEXEC, limit - 2) : -EMFILE;
+
+	if (high >= 0)
+		ms_os_close((int)high);
 }
 
 long ms_os_forward(long number, long a, long b, long c, long d, long e, long f)

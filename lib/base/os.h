@@ -157,6 +157,9 @@ MS_HIDDEN int ms_os_query_map(int fd, uint64_t address, struct ms_map_query *ret
 /* A descriptor moves out of the program's way, as high as the limit allows (a large table of
  * descriptors would make every fork slow): the new one, or the old where that fails. */
 MS_HIDDEN int ms_os_raise_fd(int fd);
+/* Before there are threads: the table of descriptors has room for such a one. With threads the kernel
+ * waits for a grace period when it grows (15 ms). */
+MS_HIDDEN void ms_os_widen_fds(void);
 
 /* --- on behalf of somebody else: the preload's callers --- */
 /* The program's own call, as it is: its result or -errno. Neither counted nor injected. */

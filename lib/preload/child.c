@@ -204,6 +204,7 @@ __attribute__((constructor)) static void child_init(void)
 	ms_pagemap_high = true;
 	if (!ms_config_read(environ))
 		return;
+	ms_os_widen_fds();
 	ms_tally_add(&ms_tally->processes, 1);
 	pthread_atfork(before_fork, after_fork, in_child);
 	atomic_store(&ms_section_on, true);
