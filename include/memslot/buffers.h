@@ -279,7 +279,8 @@ int memslot_ring_attach(struct memslot_buffers *buffers, struct io_uring *ring,
  * passes every CQE to memslot_ring_complete, and calls detach again until it answers 0. Nothing new
  * can be prepared from the first call on. Groups are destroyed before. A ring that was closed by then:
  * buffers with operations pending are quarantined, and detach answers 0. NULL: 0, nothing happens.
- * Cost:   one cancellation for each operation in flight; unregistering.
+ * Cost:   one cancellation for each operation in flight, which waits up to a second for one that a
+ *         worker of the kernel is at; unregistering.
  * Errors: -EAGAIN operations are in flight; -EBUSY groups exist; -EEXIST not the ring's thread
  */
 int memslot_ring_detach(struct memslot_ring *ring);
@@ -379,7 +380,8 @@ int memslot_ring_group_create(struct memslot_ring *ring, uint16_t group,
  * kernel has no multishot receive, one completion comes, with REARM.
  *   flags  MEMSLOT_GROUP_MULTISHOT
  * Errors: -EAGAIN the budget is spent and no buffer available: try again after a release or a
- *         TERMINAL completion; or memslot_buffers_wait, and release the waiter's buffer first; -EINVAL unknown flag; -ENOSPC, -EBUSY, -EEXIST as memslot_ring_prep_read
+ *         TERMINAL completion; or memslot_buffers_wait, and release the waiter's buffer first;
+ *         -EINVAL unknown flag; -ENOSPC, -EBUSY, -EEXIST as memslot_ring_prep_read
  */
 int memslot_ring_group_prep_recv(struct memslot_group *group, struct io_uring_sqe *sqe, int fd,
 		uint32_t flags, int msg_flags, uint64_t user_data);
@@ -405,6 +407,7 @@ int memslot_ring_group_stats(
  * End a group: its operations in flight are cancelled, nothing new can be prepared from the first call
  * on. The application passes the CQEs to memslot_ring_complete, and calls destroy again until it
  * answers 0. Buffers in hand stay the application's. NULL: 0, nothing happens.
+ * Cost:   as memslot_ring_detach.
  * Errors: -EBUSY an operation of the group has not had its last CQE; -EEXIST not the ring's thread
  */
 int memslot_ring_group_destroy(struct memslot_group *group);
