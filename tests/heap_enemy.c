@@ -122,9 +122,7 @@ static void spoil_rest(uint32_t number, uint32_t value)
 	struct ms_bins *bins = &heap->state->bins;
 
 	bins->resting = value % 2000;
-	bins->rest_first =
-		number % 4 ? number % 100
-			   : bins->head[number / 4 % MS_BINS_ROWS][number / 256 % MS_BINS_COLUMNS];
+	bins->rest_first = number % 4 ? number % 100 : bins->head[number / 4 % MS_BINS_CLASSES];
 }
 
 void enemy_spoil(unsigned place, uint32_t number, uint32_t value, unsigned size)
@@ -242,7 +240,7 @@ static void op_check(struct input *input)
 	MUST(answer == 0 || answer == -EUCLEAN);
 	answer = memslot_heap_open(slot, &again);
 	MUST(answer == 0 || answer == -EUCLEAN || answer == -EADDRNOTAVAIL || answer == -EMSGSIZE ||
-	     answer == -ESTALE);
+		answer == -ESTALE);
 	MUST(answer || again == heap);
 	if (answer == 0)
 		memslot_heap_close(again);

@@ -7,6 +7,7 @@
 
 #define MS_BINS_ROWS 28u
 #define MS_BINS_COLUMNS 32u
+#define MS_BINS_CLASSES (MS_BINS_ROWS * MS_BINS_COLUMNS)
 #define MS_BINS_NONE UINT32_MAX
 /* A region has fewer units than this; so has a range. */
 #define MS_BINS_UNITS_MAX (1u << 31)
@@ -28,10 +29,10 @@ struct ms_node {
 
 /* Names no address: it may lie in a slot, and be rewound with it. */
 struct ms_bins {
-	volatile uint32_t rows;				       /* bit r: columns[r] is not 0 */
-	volatile uint32_t columns[MS_BINS_ROWS];	       /* bit c: head[r][c] is a node */
-	volatile uint32_t head[MS_BINS_ROWS][MS_BINS_COLUMNS]; /* or MS_BINS_NONE */
-	volatile uint32_t node_count;			       /* ever used */
+	volatile uint32_t rows;			 /* bit r: columns[r] is not 0 */
+	volatile uint32_t columns[MS_BINS_ROWS]; /* bit c: head[r * COLUMNS + c] is a node */
+	volatile uint32_t head[MS_BINS_CLASSES]; /* or MS_BINS_NONE */
+	volatile uint32_t node_count;		 /* ever used */
 	volatile uint32_t rest_first, rest_last, resting;
 	volatile uint32_t live; /* used nodes */
 	volatile uint64_t free_units, live_units;
@@ -49,22 +50,23 @@ struct ms_arena {
 
 MS_HIDDEN void ms_bins_init(struct ms_bins *bins);
 /* A region of free units: its node, or MS_BINS_NONE when there is no node left. */
-MS_HIDDEN uint32_t ms_bins_add(struct ms_arena *arena, uint32_t region, uint32_t units);
+MS_HIDDEN uint32_t ms_bins_add(const struct ms_arena *arena, uint32_t region, uint32_t units);
 /* A region that is one free node goes. */
-MS_HIDDEN void ms_bins_remove(struct ms_arena *arena, uint32_t node);
+MS_HIDDEN void ms_bins_remove(const struct ms_arena *arena, uint32_t node);
 /* More free units at the end of a region. False: no node left. */
-MS_HIDDEN bool ms_bins_extend(struct ms_arena *arena, uint32_t region, uint32_t units);
+MS_HIDDEN bool ms_bins_extend(const struct ms_arena *arena, uint32_t region, uint32_t units);
 
 /* Units of at least `size` that begin at a multiple of `align` (a power of two): a node, or
  * MS_BINS_NONE. Exact: there is none only when there is none. `best`: the tightest of a few. */
-MS_HIDDEN uint32_t ms_bins_alloc(struct ms_arena *arena, uint32_t size, uint32_t align, bool best);
+MS_HIDDEN uint32_t ms_bins_alloc(
+	const struct ms_arena *arena, uint32_t size, uint32_t align, bool best);
 /* These units of a region, that lie in a free node: the same. */
 MS_HIDDEN uint32_t ms_bins_alloc_at(
-	struct ms_arena *arena, uint32_t node, uint32_t offset, uint32_t size);
+	const struct ms_arena *arena, uint32_t node, uint32_t offset, uint32_t size);
 /* Never fails, never needs memory. */
-MS_HIDDEN void ms_bins_free(struct ms_arena *arena, uint32_t node);
+MS_HIDDEN void ms_bins_free(const struct ms_arena *arena, uint32_t node);
 /* In place, at its end. False: it does not fit, or no node is left for what is cut off. */
-MS_HIDDEN bool ms_bins_resize(struct ms_arena *arena, uint32_t node, uint32_t size);
+MS_HIDDEN bool ms_bins_resize(const struct ms_arena *arena, uint32_t node, uint32_t size);
 /* Is there a node for one more cut? */
 MS_HIDDEN bool ms_bins_has_node(const struct ms_arena *arena);
 /* Units of the largest free node. */

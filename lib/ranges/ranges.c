@@ -25,18 +25,6 @@
 #define GENERATION_BITS 20
 #define PREFAULT 2048u /* nodes: 64 KiB at a time */
 
-void ms_ranges_enter(const struct memslot_ranges *ranges)
-{
-	if (!(ranges->flags & MEMSLOT_RANGES_UNLOCKED))
-		ms_lock_take(&((struct memslot_ranges *)(uintptr_t)ranges)->lock);
-}
-
-void ms_ranges_leave(const struct memslot_ranges *ranges)
-{
-	if (!(ranges->flags & MEMSLOT_RANGES_UNLOCKED))
-		ms_lock_release(&((struct memslot_ranges *)(uintptr_t)ranges)->lock);
-}
-
 /* --- create --- */
 
 static bool is_power(uint64_t value)
@@ -204,41 +192,48 @@ struct wanted {
 
 int ms_ranges_units(const struct memslot_ranges *ranges, uint64_t size, uint32_t *ret_units)
 {
-	uint64_t unit = 1ull << ranges->unit_shift, rounded;
+	uint64_t units = ((size - 1) >> ranges->unit_shift) + 1;
 
-	if (size < ranges->min_size || size > ranges->max_size || size == 0)
+	if (size < ranges->min_size || size > ranges->max_size)
 		return -EINVAL;
-	if (__builtin_add_overflow(size, unit - 1, &rounded) ||
-		rounded >> ranges->unit_shift >= MS_BINS_UNITS_MAX)
-		return -EMSGSIZE;
-	*ret_units = (uint32_t)(rounded >> ranges->unit_shift);
+	*ret_units = (uint32_t)units;
+	return units < MS_BINS_UNITS_MAX ? 0 : -EMSGSIZE;
+}
+
+/* The options of a request. */
+static int take_options(
+	const struct memslot_range_opts *opts, struct wanted *ret_wanted, uint64_t *align)
+{
+	struct memslot_range_opts taken;
+	int error = ms_opts_take(&taken, sizeof taken, sizeof taken,
+		MEMSLOT_RANGE_BEST | MEMSLOT_RANGE_FIXED | MEMSLOT_RANGE_GUARDED |
+			MEMSLOT_RANGE_NO_GROW | MEMSLOT_RANGE_ZERO,
+		opts);
+
+	if (error)
+		return error;
+	ret_wanted->flags = taken.flags;
+	ret_wanted->fixed_offset = taken.fixed_offset;
+	if (taken.flags & MEMSLOT_RANGE_FIXED)
+		*align = 0;
 	return 0;
 }
 
 static int check(const struct memslot_ranges *ranges, uint64_t size, uint64_t align,
 	const struct memslot_range_opts *opts, struct wanted *ret_wanted)
 {
-	struct memslot_range_opts taken = {.flags = 0};
 	int error = ms_ranges_units(ranges, size, &ret_wanted->units);
 
+	ret_wanted->flags = 0;
 	if (!error && MS_UNLIKELY(opts != NULL))
-		error = ms_opts_take(&taken, sizeof taken, sizeof taken,
-			MEMSLOT_RANGE_BEST | MEMSLOT_RANGE_FIXED | MEMSLOT_RANGE_GUARDED |
-				MEMSLOT_RANGE_NO_GROW | MEMSLOT_RANGE_ZERO,
-			opts);
+		error = take_options(opts, ret_wanted, &align);
 	if (error)
 		return error;
-	if (taken.flags & MEMSLOT_RANGE_FIXED)
-		align = 0;
-	if (align && (!is_power(align) || align > ranges->max_align))
+	if (align & (align - 1) || align > ranges->max_align)
 		return -EINVAL;
 	align = ms_max(align, ranges->min_align) >> ranges->unit_shift;
-	if (align >= MS_BINS_UNITS_MAX)
-		return -EMSGSIZE;
 	ret_wanted->align = (uint32_t)align;
-	ret_wanted->flags = taken.flags;
-	ret_wanted->fixed_offset = taken.fixed_offset;
-	return 0;
+	return align < MS_BINS_UNITS_MAX ? 0 : -EMSGSIZE;
 }
 
 static int alloc_fixed(
@@ -276,59 +271,82 @@ static void prefault(struct memslot_ranges *ranges)
 	ranges->prefaulted += PREFAULT;
 }
 
-/* Under the lock. *ret_fresh: bytes at its end that nobody has had. */
+/* Under the lock. *ret_high: units of its region from there on nobody had before. */
 static int alloc(struct memslot_ranges *ranges, const struct wanted *wanted, uint32_t *ret_index,
-	uint64_t *ret_fresh)
+	uint32_t *ret_high)
 {
 	struct memslot_expansion *region;
-	const struct ms_node *node;
-	uint32_t end, index;
-	int error = 0;
+	struct ms_node *node;
+	uint32_t index;
+	int error;
 
 	if (ranges->bins.live - ranges->plugs >= ranges->max_ranges)
 		return -ENOSPC;
 	prefault(ranges);
 	if (MS_UNLIKELY(wanted->flags & MEMSLOT_RANGE_FIXED)) {
 		error = alloc_fixed(ranges, wanted, &index);
+		if (error)
+			return error;
 	} else {
 		index = ms_bins_alloc(&ranges->arena, wanted->units, wanted->align,
 			wanted->flags & MEMSLOT_RANGE_BEST);
-		error = index == MS_BINS_NONE ? -ENOSPC : 0;
+		if (index == MS_BINS_NONE)
+			return -ENOSPC;
 	}
-	if (error)
-		return error;
 	node = ms_ranges_node(ranges, index);
 	region = &ranges->regions[node->region];
-	if ((wanted->flags & MEMSLOT_RANGE_ZERO) && !region->base) {
+	if (MS_UNLIKELY(wanted->flags & MEMSLOT_RANGE_ZERO) && !region->base) {
 		ms_bins_free(&ranges->arena, index);
 		return -EINVAL;
 	}
 	region->live++;
-	end = node->offset + ms_bins_size(node);
-	*ret_fresh = region->slot && end > region->high
-			     ? (uint64_t)(end - (uint32_t)ms_max(region->high, node->offset))
-				       << ranges->unit_shift
-			     : 0;
-	region->high = (uint32_t)ms_max(region->high, end);
-	if (wanted->flags & MEMSLOT_RANGE_GUARDED) {
-		ms_ranges_node(ranges, index)->next = 1;
+	*ret_high = region->high;
+	region->high = (uint32_t)ms_max(region->high, node->offset + ms_bins_size(node));
+	if (MS_UNLIKELY(wanted->flags & MEMSLOT_RANGE_GUARDED)) {
+		node->next = 1;
 		ranges->guarded++;
 	}
 	*ret_index = index;
 	return 0;
 }
 
-/* Under the lock, which is left meanwhile: nobody else can have the range, and its region stays. */
-static void clear_new(struct memslot_ranges *ranges, uint32_t index, uint64_t bytes)
+/* The same once more, and again, with regions of the pool: as long as there are any. */
+static __attribute__((noinline)) int alloc_more(struct memslot_ranges *ranges,
+	const struct wanted *wanted, uint32_t *ret_index, uint32_t *ret_high)
 {
-	struct ms_node *node = ms_ranges_node(ranges, index);
-	uint32_t guards = node->next;
-	void *base = ms_ranges_range(ranges, index).base;
+	uint64_t size = (uint64_t)wanted->units << ranges->unit_shift;
+	bool grows = ranges->pool && size <= ranges->region_size &&
+		     !(wanted->flags & (MEMSLOT_RANGE_NO_GROW | MEMSLOT_RANGE_FIXED));
+	int error = -ENOSPC;
 
+	while (error == -ENOSPC && grows &&
+		ranges->bins.live - ranges->plugs < ranges->max_ranges) {
+		ms_ranges_leave(ranges);
+		grows = ms_regions_grow(
+			ranges, size, (uint64_t)wanted->align << ranges->unit_shift);
+		ms_ranges_enter(ranges);
+		if (grows)
+			error = alloc(ranges, wanted, ret_index, ret_high);
+	}
+	return error;
+}
+
+/* Under the lock, which is left meanwhile: nobody else can have the range, and its region stays.
+ * What nobody had before is zero in a slot. */
+static void clear_new(struct memslot_ranges *ranges, uint32_t index, uint32_t high)
+{
+	const struct memslot_range range = ms_ranges_range(ranges, index);
+	struct ms_node *node = ms_ranges_node(ranges, index);
+	uint32_t guards = node->next, units = ms_bins_size(node), offset = node->offset;
+
+	if (ranges->regions[node->region].slot)
+		units = (uint32_t)ms_min(units, high - ms_min(high, offset));
+	if (units == 0)
+		return;
 	node->next = MS_RANGES_PLUG;
 	ranges->guarded += guards == 0;
 	ms_ranges_leave(ranges);
-	memset(base, 0, bytes);
+	memset(range.base, 0, (uint64_t)units << ranges->unit_shift);
 	ms_ranges_enter(ranges);
 	ranges->guarded -= guards == 0;
 	node->next = guards;
@@ -338,9 +356,7 @@ MS_EXPORT int memslot_ranges_alloc(struct memslot_ranges *ranges, uint64_t size,
 	const struct memslot_range_opts *opts, struct memslot_range *ret_range)
 {
 	struct wanted wanted;
-	uint64_t fresh = 0;
-	uint32_t index;
-	bool grows;
+	uint32_t index = 0, high = 0;
 	int error;
 
 	if (!ranges || !ret_range)
@@ -348,25 +364,17 @@ MS_EXPORT int memslot_ranges_alloc(struct memslot_ranges *ranges, uint64_t size,
 	error = check(ranges, size, align, opts, &wanted);
 	if (error)
 		return error;
-	grows = ranges->pool && !(wanted.flags & (MEMSLOT_RANGE_NO_GROW | MEMSLOT_RANGE_FIXED)) &&
-		(uint64_t)wanted.units << ranges->unit_shift <= ranges->region_size;
-	for (;;) {
-		ms_ranges_enter(ranges);
-		error = alloc(ranges, &wanted, &index, &fresh);
-		if (error != -ENOSPC || !grows)
-			break;
-		grows = ranges->bins.live - ranges->plugs < ranges->max_ranges;
-		ms_ranges_leave(ranges);
-		grows = grows &&
-			ms_regions_grow(ranges, (uint64_t)wanted.units << ranges->unit_shift,
-				(uint64_t)wanted.align << ranges->unit_shift);
-	}
-	if (!error) {
+	ms_ranges_enter(ranges);
+	error = alloc(ranges, &wanted, &index, &high);
+	if (MS_UNLIKELY(error == -ENOSPC))
+		error = alloc_more(ranges, &wanted, &index, &high);
+	if (MS_LIKELY(!error)) {
 		*ret_range = ms_ranges_range(ranges, index);
-		if ((wanted.flags & MEMSLOT_RANGE_ZERO) && fresh < ret_range->size)
-			clear_new(ranges, index, ret_range->size - fresh);
+		ranges->allocs++;
+		if (MS_UNLIKELY(wanted.flags & MEMSLOT_RANGE_ZERO))
+			clear_new(ranges, index, high);
 	}
-	*(error ? &ranges->failures : &ranges->allocs) += error == 0 || error == -ENOSPC;
+	ranges->failures += error == -ENOSPC;
 	ms_ranges_leave(ranges);
 	return error;
 }
@@ -379,17 +387,13 @@ static void clear(const struct memslot_range *range)
 		memset(range->base, 0, range->size);
 }
 
-/* Under the lock, which it leaves: free a node that is not guarded. */
-static int give_back(struct memslot_ranges *ranges, uint32_t index)
+/* As give_back, when it is cleared first, or its region is on its way out. */
+static __attribute__((noinline)) int give_back_slowly(struct memslot_ranges *ranges, uint32_t index)
 {
 	struct ms_node *node = ms_ranges_node(ranges, index);
 	struct memslot_expansion *region = &ranges->regions[node->region], gone;
 	bool drained;
 
-	if (node->next) {
-		ms_ranges_leave(ranges);
-		return -EBUSY;
-	}
 	if (ranges->flags & MEMSLOT_RANGES_ZERO_ON_FREE) {
 		struct memslot_range range = ms_ranges_range(ranges, index);
 		node->next = MS_RANGES_PLUG; /* stale from here on, but nobody else's yet */
@@ -402,11 +406,30 @@ static int give_back(struct memslot_ranges *ranges, uint32_t index)
 	region->live--;
 	drained = region->state == MS_REGION_DRAINING;
 	ms_bins_free(&ranges->arena, index);
-	if (MS_UNLIKELY(drained))
+	if (drained)
 		drained = ms_regions_drained(ranges, index, &gone);
 	ms_ranges_leave(ranges);
-	if (MS_UNLIKELY(drained))
+	if (drained)
 		ms_regions_hand_back(ranges, &gone);
+	return 0;
+}
+
+/* Under the lock, which it leaves: free a node that is not guarded. */
+static int give_back(struct memslot_ranges *ranges, uint32_t index)
+{
+	const struct ms_node *node = ms_ranges_node(ranges, index);
+	struct memslot_expansion *region = &ranges->regions[node->region];
+
+	if (MS_UNLIKELY(node->next)) {
+		ms_ranges_leave(ranges);
+		return -EBUSY;
+	}
+	if (MS_UNLIKELY(ranges->flags & MEMSLOT_RANGES_ZERO_ON_FREE ||
+			region->state == MS_REGION_DRAINING))
+		return give_back_slowly(ranges, index);
+	region->live--;
+	ms_bins_free(&ranges->arena, index);
+	ms_ranges_leave(ranges);
 	return 0;
 }
 

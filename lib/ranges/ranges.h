@@ -97,8 +97,18 @@ static inline bool ms_region_trusted(
 }
 
 /* --- ranges.c --- */
-MS_HIDDEN void ms_ranges_enter(const struct memslot_ranges *ranges);
-MS_HIDDEN void ms_ranges_leave(const struct memslot_ranges *ranges);
+static inline void ms_ranges_enter(const struct memslot_ranges *ranges)
+{
+	if (!(ranges->flags & MEMSLOT_RANGES_UNLOCKED))
+		ms_lock_take(&((struct memslot_ranges *)(uintptr_t)ranges)->lock);
+}
+
+static inline void ms_ranges_leave(const struct memslot_ranges *ranges)
+{
+	if (!(ranges->flags & MEMSLOT_RANGES_UNLOCKED))
+		ms_lock_release(&((struct memslot_ranges *)(uintptr_t)ranges)->lock);
+}
+
 /* A size that can be allocated, in units. 0, -EINVAL or -EMSGSIZE. */
 MS_HIDDEN int ms_ranges_units(
 	const struct memslot_ranges *ranges, uint64_t size, uint32_t *ret_units);
