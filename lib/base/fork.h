@@ -11,6 +11,12 @@
 extern MS_HIDDEN _Atomic(uint64_t) *ms_fork_page;
 MS_HIDDEN uint64_t ms_fork_epoch_slow(void);
 
+/* Is it this process's epoch? Without a call: false also where that takes a system call to tell. */
+static inline bool ms_fork_is(uint64_t epoch)
+{
+	return MS_LIKELY(atomic_load_explicit(ms_fork_page, memory_order_acquire) == epoch);
+}
+
 /* A number that no ancestor of this process has had: never 0. */
 static inline uint64_t ms_fork_epoch(void)
 {

@@ -133,6 +133,9 @@ static int publish(struct memslot_buffers *buffers, struct ms_area *area, struct
 
 	area->slot = slot;
 	area->base = memslot_slot_base(slot);
+	area->origin =
+		(uintptr_t)area->base -
+		((uintptr_t)(area - buffers->areas) << (buffers->area_shift + buffers->size_shift));
 	area->bytes = bytes;
 	error = buffers->attached ? ms_areas_hide(buffers, area, true) : 0;
 	if (error)

@@ -150,6 +150,8 @@ int ms_buffers_adopt(struct memslot_buffers *buffers)
 {
 	uint64_t epoch = ms_fork_epoch();
 
+	if (atomic_load(&buffers->epoch) == epoch)
+		return 0;
 	if (buffers->attached) /* what it was forked with; the lock may be held by nobody */
 		return -ESTALE;
 	ms_lock_take(&buffers->lock);

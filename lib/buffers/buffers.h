@@ -51,6 +51,7 @@ struct ms_cell {
 
 struct ms_area {
 	_Alignas(64) unsigned char *base;
+	uintptr_t origin; /* where index 0 would lie, if all areas were in a row (it may wrap) */
 	struct memslot_slot *slot;
 	size_t bytes;
 	uint32_t buffers; /* 0: no area */
@@ -132,19 +133,22 @@ static inline struct ms_area *ms_areas_of(struct memslot_buffers *buffers, uint3
 
 static inline void *ms_areas_address(struct memslot_buffers *buffers, uint32_t index)
 {
-	uint32_t place = index & ((1u << buffers->area_shift) - 1);
-
-	return ms_areas_of(buffers, index)->base + ((size_t)place << buffers->size_shift);
+	return (void *)(ms_areas_of(buffers, index)->origin +
+			((uintptr_t)index << buffers->size_shift));
 }
 
 /* --- buffers.c --- */
 MS_HIDDEN int ms_buffers_adopt(struct memslot_buffers *buffers);
+/* Known here, for certain and at once. */
+static inline bool ms_buffers_here(const struct memslot_buffers *buffers)
+{
+	return ms_fork_is(atomic_load_explicit(&buffers->epoch, memory_order_acquire));
+}
+
 /* 0, or -ESTALE: dead in this child. */
 static inline int ms_buffers_usable(struct memslot_buffers *buffers)
 {
-	uint64_t epoch = atomic_load_explicit(&buffers->epoch, memory_order_acquire);
-
-	return MS_LIKELY(epoch == ms_fork_epoch()) ? 0 : ms_buffers_adopt(buffers);
+	return ms_buffers_here(buffers) ? 0 : ms_buffers_adopt(buffers);
 }
 /* Under the lock: how much magazines may keep now. */
 MS_HIDDEN void ms_buffers_set_room(struct memslot_buffers *buffers);
@@ -181,6 +185,23 @@ static inline struct ms_cell *ms_hand_cell(
 	return cell;
 }
 
+/* Has the caller it as `owner`, and is nobody else, user or kernel, at it? Then it is alone with
+ * the cell. NULL: no, or it cannot be told at once. */
+static inline struct ms_cell *ms_hand_sole(
+	struct memslot_buffers *buffers, const struct memslot_buffer *buffer, uint64_t owners)
+{
+	uint32_t index = buffer->index;
+	struct ms_cell *cell = &buffers->cells[index];
+
+	if (index >= buffers->cell_count ||
+		(buffer->handle | UINT32_MAX) != (buffers->handle | UINT32_MAX))
+		return NULL;
+	return (atomic_load_explicit(&cell->word, memory_order_acquire) | owners) ==
+			       (buffer->handle << 32 | MS_CELL_OUT | owners | MS_CELL_REF)
+		       ? cell
+		       : NULL;
+}
+
 /* The value of what an operation is at. */
 static inline struct memslot_buffer ms_hand_value(struct memslot_buffers *buffers, uint32_t index)
 {
@@ -214,14 +235,15 @@ static inline int ms_hand_drop(
 	return next & (MS_CELL_REFS | MS_CELL_OPS) ? 0 : ms_hand_back(buffers, index);
 }
 
-/* One operation less: who has been counted needs no look at the generation. */
-static inline void ms_hand_retire(struct memslot_buffers *buffers, uint32_t index)
+/* One operation less: who has been counted needs no look at the generation. 0. */
+static inline int ms_hand_retire(struct memslot_buffers *buffers, uint32_t index)
 {
 	uint64_t before = atomic_fetch_sub_explicit(
 		&buffers->cells[index].word, MS_CELL_OP, memory_order_acq_rel);
 
-	if (MS_UNLIKELY((before & (MS_CELL_REFS | MS_CELL_OPS)) == MS_CELL_OP))
-		(void)ms_hand_back(buffers, index);
+	return MS_UNLIKELY((before & (MS_CELL_REFS | MS_CELL_OPS)) == MS_CELL_OP)
+		       ? ms_hand_back(buffers, index)
+		       : 0;
 }
 
 /* Its operations will never end. */
@@ -307,6 +329,13 @@ struct memslot_ring {
 };
 
 /* --- ring.c --- */
+/* The caller may use it, for certain and at once. */
+static inline bool ms_ring_here(const struct memslot_ring *ring)
+{
+	return ms_buffers_here(ring->buffers) &&
+	       (!ring->single || ring->thread == ms_counter_number);
+}
+
 /* May the caller use it? 0, -ESTALE or -EEXIST. */
 static inline int ms_ring_usable(struct memslot_ring *ring)
 {
@@ -325,13 +354,15 @@ MS_HIDDEN bool ms_ring_alive(const struct memslot_ring *ring);
 /* --- table.c --- */
 /* Is the area of a buffer that is out registered? Tries to, the first time. */
 MS_HIDDEN bool ms_table_try(struct memslot_ring *ring, uint32_t area);
+static inline bool ms_table_known(const struct memslot_ring *ring, uint32_t area)
+{
+	return MS_LIKELY(ring->tried[area] == ring->buffers->areas[area].serial);
+}
 static inline bool ms_table_fixed(struct memslot_ring *ring, uint32_t buffer)
 {
 	uint32_t i = buffer >> ring->buffers->area_shift;
 
-	if (MS_LIKELY(ring->tried[i] == ring->buffers->areas[i].serial))
-		return ring->fixed[i];
-	return ms_table_try(ring, i);
+	return ms_table_known(ring, i) ? ring->fixed[i] : ms_table_try(ring, i);
 }
 MS_HIDDEN void ms_table_open(struct memslot_ring *ring);
 /* 0, or -errno and nothing changed. A dead ring has no table any more. */

@@ -31,7 +31,7 @@ static void put_op(struct memslot_ring *ring, struct ms_op *op)
 static inline void retire(struct memslot_ring *ring, struct ms_op *op)
 {
 	if (op->buffer != MS_OP_NONE)
-		ms_hand_retire(ring->buffers, op->buffer);
+		(void)ms_hand_retire(ring->buffers, op->buffer);
 	if (op->group)
 		ms_choose_retired(op);
 	put_op(ring, op);
@@ -77,21 +77,21 @@ static void finish(struct memslot_ring *ring, struct ms_op *op, const struct io_
 		retire(ring, op);
 }
 
-MS_EXPORT int memslot_ring_complete(struct memslot_ring *ring, const struct io_uring_cqe *cqe,
-	struct memslot_completion *ret_completion)
+static __attribute__((noinline)) int complete(struct memslot_ring *ring,
+	const struct io_uring_cqe *cqe, struct memslot_completion *ret_completion)
 {
 	struct memslot_completion older, *done = ret_completion;
 	struct ms_op *op;
 	int error;
 
-	if (MS_UNLIKELY(!ring || !cqe || !done || done->size < 2 * sizeof(uint32_t)))
+	if (!ring || !cqe || !done || done->size < 2 * sizeof(uint32_t))
 		return -EINVAL;
 	error = ms_ring_usable(ring);
-	if (MS_UNLIKELY(error))
+	if (error)
 		return error;
 	if (cqe->user_data >> 48 != ring->mark)
 		return -ENOENT;
-	if (MS_UNLIKELY(done->size < sizeof older))
+	if (done->size < sizeof older)
 		done = &older;
 	*done = (struct memslot_completion){.size = ret_completion->size};
 	op = ms_prep_find(ring, cqe->user_data);
@@ -100,4 +100,36 @@ MS_EXPORT int memslot_ring_complete(struct memslot_ring *ring, const struct io_u
 	else if (op)
 		finish(ring, op, cqe, done);
 	return done == ret_completion ? 0 : ms_opts_give(ret_completion, done, sizeof *done);
+}
+
+/* An operation with one buffer, and one CQE, is over. */
+static inline int finish_plain(struct memslot_ring *ring, struct ms_op *op,
+	const struct io_uring_cqe *cqe, struct memslot_completion *done)
+{
+	uint32_t index = op->buffer;
+
+	*done = (struct memslot_completion){.size = done->size,
+		.flags = MEMSLOT_COMPLETION_OURS | MEMSLOT_COMPLETION_TERMINAL,
+		.user_data = op->user_data,
+		.result = cqe->res,
+		.buffer = ms_hand_value(ring->buffers, index)};
+	advance(op, done);
+	put_op(ring, op);
+	return ms_hand_retire(ring->buffers, index);
+}
+
+/* What calls nothing needs no frame: whatever is unusual begins anew in `complete`. */
+MS_EXPORT int memslot_ring_complete(struct memslot_ring *ring, const struct io_uring_cqe *cqe,
+	struct memslot_completion *ret_completion)
+{
+	struct ms_op *op;
+
+	if (MS_LIKELY(ring && cqe && ret_completion &&
+		      ret_completion->size >= sizeof *ret_completion && ms_ring_here(ring))) {
+		op = ms_prep_find(ring, cqe->user_data);
+		if (MS_LIKELY(op && op->kind == MS_OP_LIVE && !op->group &&
+			      !(cqe->flags & (IORING_CQE_F_MORE | IORING_CQE_F_NOTIF))))
+			return finish_plain(ring, op, cqe, ret_completion);
+	}
+	return complete(ring, cqe, ret_completion);
 }

@@ -170,16 +170,26 @@ void ms_hand_stock(struct memslot_buffers *buffers)
 	shut(magazine);
 }
 
+static __attribute__((noinline)) int acquire(struct memslot_buffers *buffers, uint32_t count,
+	uint64_t timeout_ns, struct memslot_buffer *ret_buffer)
+{
+	if (!buffers || !ret_buffer || count == 0)
+		return -EINVAL;
+	if (ms_buffers_usable(buffers))
+		return -ESTALE;
+	if (count == 1 && give_from_magazine(buffers, ret_buffer))
+		return 0;
+	return ms_line_acquire(buffers, count, timeout_ns, ret_buffer);
+}
+
+/* What calls nothing needs no frame: whatever is unusual begins anew in `acquire`. */
 MS_EXPORT int memslot_buffers_acquire(struct memslot_buffers *buffers, uint32_t count,
 	uint64_t timeout_ns, struct memslot_buffer *ret_buffer)
 {
-	if (MS_UNLIKELY(!buffers || !ret_buffer || count == 0))
-		return -EINVAL;
-	if (MS_UNLIKELY(ms_buffers_usable(buffers)))
-		return -ESTALE;
-	if (MS_LIKELY(count == 1 && give_from_magazine(buffers, ret_buffer)))
+	if (MS_LIKELY(buffers && ret_buffer && count == 1 && ms_buffers_here(buffers) &&
+		      ms_counter_number && give_from_magazine(buffers, ret_buffer)))
 		return 0;
-	return ms_line_acquire(buffers, count, timeout_ns, ret_buffer);
+	return acquire(buffers, count, timeout_ns, ret_buffer);
 }
 
 /* --- back --- */
@@ -276,24 +286,20 @@ static __attribute__((noinline)) int release(
 	return ms_hand_drop(buffers, buffer->index, word, MS_CELL_REF);
 }
 
-/* Has the caller one buffer, and is nobody else, user or kernel, at it? */
-static inline bool is_sole(
-	const struct memslot_buffers *buffers, const struct memslot_buffer *buffer)
+/* One buffer, that goes into a magazine as it is. */
+static inline bool is_simple(struct memslot_buffers *buffers, const struct memslot_buffer *buffer)
 {
-	const struct ms_cell *cell = &buffers->cells[buffer->index];
+	const struct ms_cell *cell = ms_hand_sole(buffers, buffer, MS_CELL_OUT);
 
-	return buffer->index < buffers->cell_count &&
-	       (buffer->handle | UINT32_MAX) == (buffers->handle | UINT32_MAX) &&
-	       atomic_load_explicit(&cell->word, memory_order_acquire) ==
-		       (buffer->handle << 32 | MS_CELL_OUT | MS_CELL_REF) &&
-	       cell->count == 1;
+	return cell && cell->count == 1;
 }
 
 MS_EXPORT int memslot_buffers_release(
 	struct memslot_buffers *buffers, const struct memslot_buffer *buffer)
 {
-	if (MS_LIKELY(buffers && buffer && ms_buffers_usable(buffers) == 0 && !buffers->flags &&
-		      is_sole(buffers, buffer) && keep(buffers, buffer->index)))
+	if (MS_LIKELY(buffers && buffer && ms_buffers_here(buffers) && !buffers->flags &&
+		      ms_counter_number && is_simple(buffers, buffer) &&
+		      keep(buffers, buffer->index)))
 		return 0;
 	return release(buffers, buffer);
 }

@@ -20,71 +20,102 @@
 
 /* --- guards --- */
 
-/* Who has the only reference is alone with the word. */
-static inline int guard(struct memslot_ring *ring, const struct memslot_buffer *buffer)
-{
-	uint64_t word;
-	struct ms_cell *cell = ms_hand_cell(ring->buffers, buffer, &word);
-
-	if (MS_UNLIKELY(!cell))
-		return -ESTALE;
-	if (MS_UNLIKELY((word & (MS_CELL_REFS | MS_CELL_OPS)) != MS_CELL_REF))
-		return ms_hand_add(cell, word, MS_CELL_OP);
-	atomic_store_explicit(&cell->word, word + MS_CELL_OP, memory_order_release);
-	return 0;
-}
-
 /* Is it inside what is out? Then where. */
 static inline unsigned char *inside(
-	struct memslot_ring *ring, const struct memslot_buffer *buffer, size_t start, size_t size)
+	struct memslot_buffers *buffers, uint32_t index, size_t start, size_t size)
 {
-	size_t whole;
+	size_t whole = (size_t)buffers->cells[index].count << buffers->size_shift;
 
-	whole = (size_t)ring->buffers->cells[buffer->index].count << ring->buffers->size_shift;
 	if (size == 0 || start > whole || size > whole - start)
 		return NULL;
-	return (unsigned char *)ms_areas_address(ring->buffers, buffer->index) + start;
+	return (unsigned char *)ms_areas_address(buffers, index) + start;
 }
 
-/* What all operations have; the rest of the SQE is zero. */
-static inline __attribute__((always_inline)) int begin(struct memslot_ring *ring,
-	struct io_uring_sqe *sqe, int fd, const struct memslot_buffer *buffer, size_t start,
-	size_t size, uint64_t user_data)
+/* An operation, as far as all have it: the rest of the SQE is zero. */
+struct prep {
+	int fd;
+	const struct memslot_buffer *buffer;
+	size_t start, size;
+	uint64_t file_offset, user_data;
+	uint8_t opcode, fixed; /* the opcode where the area is registered; 0: the same */
+};
+
+static inline void fill(struct io_uring_sqe *sqe, const struct prep *prep, struct ms_op *op,
+	uint32_t index, const unsigned char *at, bool fixed, uint32_t area)
 {
+	op->buffer = index;
+	op->start = (uint32_t)prep->start;
+	*sqe = (struct io_uring_sqe){.opcode = fixed ? prep->fixed : prep->opcode,
+		.fd = prep->fd,
+		.off = prep->file_offset,
+		.addr = (uint64_t)(uintptr_t)at,
+		.len = (uint32_t)prep->size,
+		.user_data = op->token,
+		.buf_index = fixed ? (uint16_t)area : 0};
+}
+
+/* As `begin`, where all is as it mostly is: the caller has the only reference, and is alone with
+ * the word. False: it is not, and nothing changed. Calls nothing, so nothing has to be saved. */
+static inline __attribute__((always_inline)) bool begin_plain(
+	struct memslot_ring *ring, struct io_uring_sqe *sqe, const struct prep *prep)
+{
+	struct memslot_buffers *buffers;
+	struct ms_cell *cell;
+	uint32_t index, area;
+	unsigned char *at;
+	uint64_t word;
+
+	if (!ring || !sqe || !prep->buffer || !ms_ring_here(ring) || ring->ending ||
+		ring->op_free == MS_OP_NONE)
+		return false;
+	buffers = ring->buffers;
+	index = prep->buffer->index;
+	cell = ms_hand_sole(buffers, prep->buffer, MS_CELL_SELECTED);
+	if (!cell)
+		return false;
+	at = inside(buffers, index, prep->start, prep->size);
+	area = index >> buffers->area_shift;
+	if (!at || (prep->fixed && !ms_table_known(ring, area)))
+		return false;
+	word = atomic_load_explicit(&cell->word, memory_order_relaxed);
+	atomic_store_explicit(&cell->word, word + MS_CELL_OP, memory_order_release);
+	fill(sqe, prep, ms_prep_op(ring, prep->user_data), index, at,
+		prep->fixed && ring->fixed[area], area);
+	return true;
+}
+
+/* 0, or -errno and a NOP. */
+static __attribute__((noinline)) int begin(
+	struct memslot_ring *ring, struct io_uring_sqe *sqe, const struct prep *prep)
+{
+	struct ms_cell *cell;
+	uint32_t index;
 	unsigned char *at;
 	struct ms_op *op;
+	uint64_t word;
 	int error;
 
-	if (!ring || !sqe || !buffer)
-		return -EINVAL;
+	if (!ring || !sqe || !prep->buffer)
+		return ms_prep_refuse(ring, sqe, -EINVAL);
 	error = ms_ring_usable(ring);
-	if (MS_UNLIKELY(error))
-		return error;
-	if (MS_UNLIKELY(ring->ending))
-		return -EBUSY;
-	error = guard(ring, buffer);
-	if (MS_UNLIKELY(error))
-		return error;
-	at = inside(ring, buffer, start, size);
-	op = at ? ms_prep_op(ring, user_data) : NULL;
-	if (MS_UNLIKELY(!op)) {
-		(void)ms_hand_drop(ring->buffers, buffer->index,
-			atomic_load(&ring->buffers->cells[buffer->index].word), MS_CELL_OP);
-		return at ? -ENOSPC : -EINVAL;
+	if (!error && ring->ending)
+		error = -EBUSY;
+	if (error)
+		return ms_prep_refuse(ring, sqe, error);
+	index = prep->buffer->index;
+	cell = ms_hand_cell(ring->buffers, prep->buffer, &word);
+	error = cell ? ms_hand_add(cell, word, MS_CELL_OP) : -ESTALE;
+	if (error)
+		return ms_prep_refuse(ring, sqe, error);
+	at = inside(ring->buffers, index, prep->start, prep->size);
+	op = at ? ms_prep_op(ring, prep->user_data) : NULL;
+	if (!op) {
+		(void)ms_hand_drop(ring->buffers, index, atomic_load(&cell->word), MS_CELL_OP);
+		return ms_prep_refuse(ring, sqe, at ? -ENOSPC : -EINVAL);
 	}
-	op->buffer = buffer->index;
-	op->start = (uint32_t)start;
-	*sqe = (struct io_uring_sqe){.fd = fd,
-		.addr = (uint64_t)(uintptr_t)at,
-		.len = (uint32_t)size,
-		.user_data = op->token};
+	fill(sqe, prep, op, index, at, prep->fixed && ms_table_fixed(ring, index),
+		index >> ring->buffers->area_shift);
 	return 0;
-}
-
-static void set_fixed(
-	struct memslot_ring *ring, struct io_uring_sqe *sqe, const struct memslot_buffer *buffer)
-{
-	sqe->buf_index = (uint16_t)(buffer->index >> ring->buffers->area_shift);
 }
 
 __attribute__((noinline, cold)) int ms_prep_refuse(
@@ -100,49 +131,61 @@ __attribute__((noinline, cold)) int ms_prep_refuse(
 
 /* --- operations --- */
 
-static inline __attribute__((always_inline)) int prep_rw(struct memslot_ring *ring,
+/* As many arguments as the call that ends in them: it can jump here. */
+static __attribute__((noinline)) int read_slowly(struct memslot_ring *ring,
 	struct io_uring_sqe *sqe, int fd, const struct memslot_buffer *buffer, size_t start,
-	size_t size, uint64_t file_offset, uint64_t user_data, bool write)
+	size_t size, uint64_t file_offset, uint64_t user_data)
 {
-	int error = begin(ring, sqe, fd, buffer, start, size, user_data);
+	const struct prep prep = {fd, buffer, start, size, file_offset, user_data, IORING_OP_READ,
+		IORING_OP_READ_FIXED};
 
-	if (MS_UNLIKELY(error))
-		return ms_prep_refuse(ring, sqe, error);
-	sqe->off = file_offset;
-	if (ms_table_fixed(ring, buffer->index)) {
-		sqe->opcode = write ? IORING_OP_WRITE_FIXED : IORING_OP_READ_FIXED;
-		set_fixed(ring, sqe, buffer);
-	} else {
-		sqe->opcode = write ? IORING_OP_WRITE : IORING_OP_READ;
-	}
-	return 0;
+	return begin(ring, sqe, &prep);
+}
+
+static __attribute__((noinline)) int write_slowly(struct memslot_ring *ring,
+	struct io_uring_sqe *sqe, int fd, const struct memslot_buffer *buffer, size_t start,
+	size_t size, uint64_t file_offset, uint64_t user_data)
+{
+	const struct prep prep = {fd, buffer, start, size, file_offset, user_data, IORING_OP_WRITE,
+		IORING_OP_WRITE_FIXED};
+
+	return begin(ring, sqe, &prep);
 }
 
 MS_EXPORT int memslot_ring_prep_read(struct memslot_ring *ring, struct io_uring_sqe *sqe, int fd,
 	const struct memslot_buffer *buffer, size_t start, size_t size, uint64_t file_offset,
 	uint64_t user_data)
 {
-	return prep_rw(ring, sqe, fd, buffer, start, size, file_offset, user_data, false);
+	const struct prep prep = {fd, buffer, start, size, file_offset, user_data, IORING_OP_READ,
+		IORING_OP_READ_FIXED};
+
+	if (MS_LIKELY(begin_plain(ring, sqe, &prep)))
+		return 0;
+	return read_slowly(ring, sqe, fd, buffer, start, size, file_offset, user_data);
 }
 
 MS_EXPORT int memslot_ring_prep_write(struct memslot_ring *ring, struct io_uring_sqe *sqe, int fd,
 	const struct memslot_buffer *buffer, size_t start, size_t size, uint64_t file_offset,
 	uint64_t user_data)
 {
-	return prep_rw(ring, sqe, fd, buffer, start, size, file_offset, user_data, true);
+	const struct prep prep = {fd, buffer, start, size, file_offset, user_data, IORING_OP_WRITE,
+		IORING_OP_WRITE_FIXED};
+
+	if (MS_LIKELY(begin_plain(ring, sqe, &prep)))
+		return 0;
+	return write_slowly(ring, sqe, fd, buffer, start, size, file_offset, user_data);
 }
 
 static int prep_message(struct memslot_ring *ring, struct io_uring_sqe *sqe, int fd,
 	const struct memslot_buffer *buffer, size_t start, size_t size, int msg_flags,
 	uint64_t user_data, uint8_t opcode)
 {
-	int error = begin(ring, sqe, fd, buffer, start, size, user_data);
+	const struct prep prep = {fd, buffer, start, size, 0, user_data, opcode, 0};
+	int error = begin_plain(ring, sqe, &prep) ? 0 : begin(ring, sqe, &prep);
 
-	if (MS_UNLIKELY(error))
-		return ms_prep_refuse(ring, sqe, error);
-	sqe->opcode = opcode;
-	sqe->msg_flags = (uint32_t)msg_flags;
-	return 0;
+	if (MS_LIKELY(!error))
+		sqe->msg_flags = (uint32_t)msg_flags;
+	return error;
 }
 
 MS_EXPORT int memslot_ring_prep_recv(struct memslot_ring *ring, struct io_uring_sqe *sqe, int fd,
@@ -177,7 +220,7 @@ MS_EXPORT int memslot_ring_prep_send_zc(struct memslot_ring *ring, struct io_uri
 	sqe->opcode = IORING_OP_SEND_ZC;
 	if (ms_table_fixed(ring, buffer->index)) {
 		sqe->ioprio = IORING_RECVSEND_FIXED_BUF;
-		set_fixed(ring, sqe, buffer);
+		sqe->buf_index = (uint16_t)(buffer->index >> ring->buffers->area_shift);
 	}
 	return 0;
 }
