@@ -84,11 +84,11 @@ struct memslot_heap {
 /* May the slot be read, and does it show the heap that was made or opened? -ESTALE, -EUCLEAN. */
 static inline int ms_heap_state(const struct memslot_heap *heap)
 {
-	int error = ms_state_usable(heap->slot);
+	int error = MS_LIKELY(ms_state_plain(heap->slot)) ? 0 : ms_state_usable(heap->slot);
 
 	if (error)
 		return error;
-	return memslot_slot_size(heap->slot) > heap->data && ms_slot_shows_heap(heap->slot) &&
+	return ms_slot_size(heap->slot) > heap->data && ms_slot_shows_heap(heap->slot) &&
 			       heap->state->magic == MS_HEAP_MAGIC &&
 			       heap->state->capacity == heap->capacity
 		       ? 0
@@ -103,7 +103,7 @@ static inline bool ms_heap_ready(const struct memslot_heap *heap)
 /* Bytes of the slot that are the heap's: it ends where it would in the slot that it was made in. */
 static inline size_t ms_heap_committed(const struct memslot_heap *heap)
 {
-	return ms_min(memslot_slot_size(heap->slot), heap->capacity);
+	return ms_min(ms_slot_size(heap->slot), heap->capacity);
 }
 
 /* Units that the bins know of: what is committed beyond was not asked for by the heap. */

@@ -14,9 +14,24 @@
 #define HEADER ((sizeof(struct ms_heap_run) + MS_HEAP_UNIT - 1) & ~(size_t)(MS_HEAP_UNIT - 1))
 #define WORDS (MS_HEAP_RUN / MS_HEAP_UNIT / 64)
 
+/* A 65536th of what divides by the units of a class, rounded up: exact for numbers of units in a
+ * run, as these times the largest class are less than 65536. A division takes as long as all the
+ * rest. */
+#define PART(class) ((65536 + (class)) / ((class) + 1))
+#define PARTS(class) PART(class), PART((class) + 1), PART((class) + 2), PART((class) + 3)
+static const uint32_t parts[MS_HEAP_CLASSES] = {
+	PARTS(0), PARTS(4), PARTS(8), PARTS(12), PARTS(16), PARTS(20), PARTS(24), PARTS(28)};
+_Static_assert(MS_HEAP_CLASSES == 32 && WORDS * 64 * MS_HEAP_CLASSES < 65536, "parts");
+
+/* Objects of the class in so many units. */
+static uint32_t objects_of(uint32_t class, uint32_t units)
+{
+	return units * parts[class] >> 16;
+}
+
 static uint32_t objects_in(uint32_t class)
 {
-	return (uint32_t)((MS_HEAP_RUN - HEADER) / ms_heap_class_bytes(class));
+	return objects_of(class, (MS_HEAP_RUN - HEADER) >> MS_HEAP_UNIT_SHIFT);
 }
 
 /* Runs are numbered by address, so that they are aligned wherever the slot lies. */
@@ -52,13 +67,16 @@ bool ms_small_at(const struct memslot_heap *heap, size_t offset, struct ms_small
 uint32_t ms_small_object(
 	const struct memslot_heap *heap, const struct ms_small *small, size_t offset)
 {
-	size_t within = (uintptr_t)heap->base + offset - (uintptr_t)small->run - HEADER;
-	size_t bytes = ms_heap_class_bytes(small->class), object = within / bytes;
+	size_t within = (uintptr_t)heap->base + offset - (uintptr_t)small->run;
+	uint32_t units = (uint32_t)(within - HEADER) >> MS_HEAP_UNIT_SHIFT, object;
 
-	if (within % bytes || object >= objects_in(small->class) ||
+	if (within < HEADER)
+		return MS_HEAP_NONE;
+	object = objects_of(small->class, units);
+	if (object * (small->class + 1) != units || object >= objects_in(small->class) ||
 		(small->run->map[object / 64] >> object % 64 & 1))
 		return MS_HEAP_NONE;
-	return (uint32_t)object;
+	return object;
 }
 
 /* --- the list of runs with room --- */

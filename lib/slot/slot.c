@@ -183,7 +183,7 @@ MS_EXPORT void *memslot_slot_base(const struct memslot_slot *slot)
 
 MS_EXPORT size_t memslot_slot_size(const struct memslot_slot *slot)
 {
-	return slot && !ms_state_given(slot) ? ms_pages_to_bytes(slot->size_pages) : 0;
+	return slot ? ms_slot_size(slot) : 0;
 }
 
 MS_EXPORT size_t memslot_slot_capacity(const struct memslot_slot *slot)

@@ -17,6 +17,7 @@
 #define MS_SLOT_H
 
 #include "base/counter.h"
+#include "base/fork.h"
 #include "base/os.h"
 #include "image/image.h"
 #include "slot/policy.h"
@@ -89,8 +90,8 @@ struct memslot_slot {
 	struct ms_policy policy;
 	struct memslot_slot_stats stats;
 	void *user;
-	void *heap; /* its handle, freed with the slot */
-	bool bound; /* it holds a heap: images carry its address */
+	void *heap;	      /* its handle, freed with the slot */
+	bool bound;	      /* it holds a heap: images carry its address */
 	uint64_t heap_number; /* of the handle: never another one's */
 	uint64_t heap_image;  /* the serial of the image that it was opened on */
 	bool spoilt_beyond;   /* exempt pages may have kept bytes that no image has */
@@ -171,6 +172,13 @@ static inline bool ms_slot_foreign(const struct memslot_slot *slot)
 
 /* 0, or -ESTALE: the slot is dead or unknown. For calls that need not be alone. */
 MS_HIDDEN int ms_state_usable(struct memslot_slot *slot);
+/* The same, for certain and at once; false: ask. */
+static inline bool ms_state_plain(const struct memslot_slot *slot)
+{
+	return ms_fork_is(atomic_load_explicit(&slot->epoch, memory_order_acquire)) &&
+	       !(atomic_load_explicit(&slot->word, memory_order_acquire) &
+		       (MS_STATE_DEAD | MS_STATE_UNKNOWN | MS_STATE_GIVEN | MS_STATE_AWAY));
+}
 /* Begin a call that must be alone; the word as it was goes to ret_word. */
 MS_HIDDEN int ms_state_begin(struct memslot_slot *slot, uint32_t alone, uint64_t *ret_word);
 /* The pool begins to change a slot that is away: the word as it was. */
@@ -185,7 +193,15 @@ MS_HIDDEN void ms_state_give(struct memslot_slot *slot);
 MS_HIDDEN void ms_state_lose(struct memslot_slot *slot);
 MS_HIDDEN bool ms_state_held(const struct memslot_slot *slot);
 /* Handed to a waiter who has not looked at it yet: it shows somebody else's image. */
-MS_HIDDEN bool ms_state_given(const struct memslot_slot *slot);
+static inline bool ms_state_given(const struct memslot_slot *slot)
+{
+	return atomic_load(&slot->word) & MS_STATE_GIVEN;
+}
+/* memslot_slot_size */
+static inline size_t ms_slot_size(const struct memslot_slot *slot)
+{
+	return ms_state_given(slot) ? 0 : ms_pages_to_bytes(slot->size_pages);
+}
 /* The same for destroy: a dead copy may be destroyed whatever holds it had. */
 MS_HIDDEN int ms_state_begin_destroy(struct memslot_slot *slot, uint64_t *ret_word);
 /* A child's copy that may not be used? For calls that change nothing. */

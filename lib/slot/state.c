@@ -13,8 +13,6 @@
  */
 #include "slot/slot.h"
 
-#include "base/fork.h"
-
 #include <errno.h>
 
 #define STALE (MS_STATE_DEAD | MS_STATE_UNKNOWN | MS_STATE_GIVEN)
@@ -230,11 +228,6 @@ void ms_state_lose(struct memslot_slot *slot)
 bool ms_state_held(const struct memslot_slot *slot)
 {
 	return atomic_load(&slot->word) & (MS_STATE_IO_MASK | MS_STATE_PIN_MASK);
-}
-
-bool ms_state_given(const struct memslot_slot *slot)
-{
-	return atomic_load(&slot->word) & MS_STATE_GIVEN;
 }
 
 /* It is the tenant's slot now: holds are legal, but nothing that must be alone is. */
