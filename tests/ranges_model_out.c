@@ -128,11 +128,12 @@ static bool could_grow(const struct ranges_life *life, uint32_t units, uint32_t 
 static void check_refused(
 	struct ranges_life *life, int answer, uint32_t units, uint64_t align, uint32_t flags)
 {
-	bool room = ranges_has_room(life, units, align, -1);
+	bool zero = flags & MEMSLOT_RANGE_ZERO;
+	bool room = ranges_has_room(life, units, align, zero ? 1 : -1);
 	bool full = ranges_count(life, false) >= life->opts.max_ranges;
 
 	if (answer == -EINVAL) {
-		if (!(flags & MEMSLOT_RANGE_ZERO) || !ranges_has_room(life, units, align, 0))
+		if (!zero || room || life->pool)
 			model_fail("refused as invalid");
 		return;
 	}

@@ -580,6 +580,35 @@ START_TEST(what_a_resized_range_reached_is_not_taken_for_fresh)
 }
 END_TEST
 
+START_TEST(zeros_are_found_beside_regions_without_memory)
+{
+	struct memslot_range_opts zero = MEMSLOT_OPTS(memslot_range_opts, .flags = MEMSLOT_RANGE_ZERO);
+	struct memslot_ranges *ranges = ranges_new(0, 0, NULL);
+	unsigned char *base = mmap(NULL, MB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct memslot_range range, second;
+
+	ck_assert_ptr_ne(base, MAP_FAILED);
+	memset(base, 'o', MB);
+	add_region(ranges, NULL, MB / 2, 1); /* fits better */
+	ck_assert_int_eq(alloc_error(ranges, MB / 2, 0, MEMSLOT_RANGE_ZERO, 0), -EINVAL);
+	add_region(ranges, base, MB, 2);
+	range = alloc(ranges, 100, 0);
+	ck_assert_ptr_eq(range.base, NULL);
+	for (size_t align = 16; align <= 65536; align *= 64) {
+		ck_assert_int_eq(memslot_ranges_alloc(ranges, 5000, align, &zero, &second), 0);
+		ck_assert_uint_eq((uintptr_t)second.base % align, 0);
+		ck_assert(second.base >= (void *)base && test_zero(second.base, second.size));
+	}
+	ck_assert_int_eq(alloc_error(ranges, MB, 0, MEMSLOT_RANGE_ZERO, 0), -ENOSPC);
+	ck_assert_int_eq(alloc_error(ranges, 16, 0, MEMSLOT_RANGE_ZERO | MEMSLOT_RANGE_FIXED,
+				 range.offset + range.size),
+		-EINVAL);
+	ck_assert_int_eq(memslot_ranges_check(ranges), 0);
+	close_ranges(ranges);
+	munmap(base, MB);
+}
+END_TEST
+
 START_TEST(memory_is_in_one_region_only)
 {
 	struct memslot_ranges *ranges = ranges_new(0, 0, NULL);
@@ -837,6 +866,7 @@ Suite *test_suite(void)
 	tcase_add_test(regions, regions_come_from_slots_and_go_back_to_them);
 	tcase_add_test(regions, what_on_reset_writes_is_not_taken_for_zero);
 	tcase_add_test(regions, what_a_resized_range_reached_is_not_taken_for_fresh);
+	tcase_add_test(regions, zeros_are_found_beside_regions_without_memory);
 	tcase_add_test(regions, memory_is_in_one_region_only);
 	tcase_add_test(regions, a_region_may_be_drained_while_it_is_reset);
 	tcase_add_test(regions, a_request_that_no_slot_could_serve_takes_none);

@@ -98,7 +98,7 @@ struct memslot_range_opts {
 #define MEMSLOT_RANGE_GUARDED (1u << 2)
 /* Do not ask the pool for a region. */
 #define MEMSLOT_RANGE_NO_GROW (1u << 3)
-/* Zero bytes. In regions with memory only. */
+/* Zero bytes. In regions with memory only: those without are passed over, by a walk. */
 #define MEMSLOT_RANGE_ZERO (1u << 4)
 
 /*
@@ -157,8 +157,8 @@ void memslot_expansion_abort(struct memslot_expansion *expansion);
  *   ret_range  the range
  * Cost:   O(1); before it fails, a walk over what could have held it.
  * Errors: -EINVAL size 0, below min_size or beyond max_size, align no power of two or beyond max_align,
- *         unknown flag, FIXED in no region or no multiple of the unit, ZERO and the room found lies
- *         in a region without memory; -EEXIST FIXED occupied, or in a region that is drained; -ENOSPC
+ *         unknown flag, FIXED in no region or no multiple of the unit, ZERO where no region has
+ *         memory, or FIXED into one without; -EEXIST FIXED occupied, or in a region that is drained; -ENOSPC
  *         no room, or max_ranges are live; -EMSGSIZE can never fit; -E2BIG options from a newer header
  */
 int memslot_ranges_alloc(struct memslot_ranges *ranges, uint64_t size, uint64_t align,

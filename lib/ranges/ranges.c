@@ -271,6 +271,28 @@ static void prefault(struct memslot_ranges *ranges)
 	ranges->prefaulted += PREFAULT;
 }
 
+/* The first place in a region with memory. O(nodes): for whoever has regions without, too. */
+static int alloc_in_memory(
+	struct memslot_ranges *ranges, const struct wanted *wanted, uint32_t *ret_index)
+{
+	for (uint32_t i = 0; i < ranges->base_count; i++) {
+		uint32_t number = ranges->by_base[i], index = ranges->first[number];
+		while (index != MS_BINS_NONE) {
+			const struct ms_node *node = ms_ranges_node(ranges, index);
+			uint32_t padding =
+				(0u - (ranges->bias[number] + node->offset)) & (wanted->align - 1);
+			if (!ms_bins_used(node) &&
+				(uint64_t)padding + wanted->units <= node->size) {
+				*ret_index = ms_bins_alloc_at(&ranges->arena, index,
+					node->offset + padding, wanted->units);
+				return *ret_index == MS_BINS_NONE ? -ENOSPC : 0;
+			}
+			index = node->right;
+		}
+	}
+	return ranges->base_count || ranges->pool ? -ENOSPC : -EINVAL;
+}
+
 /* Under the lock. *ret_high: units of its region from there on nobody had before. */
 static int alloc(struct memslot_ranges *ranges, const struct wanted *wanted, uint32_t *ret_index,
 	uint32_t *ret_high)
@@ -293,12 +315,17 @@ static int alloc(struct memslot_ranges *ranges, const struct wanted *wanted, uin
 		if (index == MS_BINS_NONE)
 			return -ENOSPC;
 	}
-	node = ms_ranges_node(ranges, index);
-	region = &ranges->regions[node->region];
+	region = &ranges->regions[ms_ranges_node(ranges, index)->region];
 	if (MS_UNLIKELY(wanted->flags & MEMSLOT_RANGE_ZERO) && !region->base) {
 		ms_bins_free(&ranges->arena, index);
-		return -EINVAL;
+		error = wanted->flags & MEMSLOT_RANGE_FIXED
+				? -EINVAL
+				: alloc_in_memory(ranges, wanted, &index);
+		if (error)
+			return error;
+		region = &ranges->regions[ms_ranges_node(ranges, index)->region];
 	}
+	node = ms_ranges_node(ranges, index);
 	region->live++;
 	*ret_high = region->high;
 	region->high = (uint32_t)ms_max(region->high, node->offset + ms_bins_size(node));
