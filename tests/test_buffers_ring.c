@@ -482,10 +482,12 @@ START_TEST(invariant_17_a_send_may_not_be_zero_copy_by_its_flags)
 	ck_assert_int_eq(memslot_ring_prep_send(bench.ring, &sqe, 0, &buffer, 0, 9,
 				 MSG_ZEROCOPY | MSG_NOSIGNAL, 1),
 		-EINVAL);
+	ck_assert_uint_eq(sqe.opcode, IORING_OP_NOP); /* not what the queue held there last */
+	sqe.opcode = 99;
 	ck_assert_int_eq(
 		memslot_ring_prep_send_zc(bench.ring, &sqe, 0, &buffer, 0, 9, MSG_ZEROCOPY, 1),
 		-EINVAL);
-	ck_assert_uint_eq(sqe.opcode, 99);
+	ck_assert_uint_eq(sqe.opcode, IORING_OP_NOP);
 	ck_assert_uint_eq(bench_in_flight(&bench), 0);
 	buffer_put(bench.buffers, &buffer);
 	bench_end(&bench);

@@ -203,7 +203,7 @@ MS_EXPORT int memslot_ring_prep_send(struct memslot_ring *ring, struct io_uring_
 	/* The stack would read on after the CQE, and tell the socket's error queue when it is done.
 	 */
 	if (msg_flags & MSG_ZEROCOPY)
-		return -EINVAL;
+		return ms_prep_refuse(ring, sqe, -EINVAL);
 	return prep_message(
 		ring, sqe, fd, buffer, start, size, msg_flags, user_data, IORING_OP_SEND);
 }
