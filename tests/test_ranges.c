@@ -669,6 +669,40 @@ START_TEST(a_region_may_be_drained_while_it_is_reset)
 }
 END_TEST
 
+static struct memslot_ranges *full;
+static struct memslot_range leaving;
+
+/* As another thread would, while the pool is asked in vain. */
+static int free_meanwhile(struct memslot_slot *slot, void *context)
+{
+	(void)slot;
+	(void)context;
+	return full && memslot_ranges_free(full, &leaving) == 0 ? -EIO : 0;
+}
+
+START_TEST(what_came_free_while_the_pool_had_nothing_is_found)
+{
+	struct memslot_pool_opts pool_opts =
+			MEMSLOT_OPTS(memslot_pool_opts, .on_reset = free_meanwhile);
+	struct memslot_ranges_opts opts;
+	struct memslot_ranges *ranges;
+	struct memslot_range range;
+	struct memslot_pool *pool;
+
+	ck_assert_int_eq(memslot_pool_create(2, MB, &pool_opts, &pool), 0);
+	opts = MEMSLOT_OPTS(memslot_ranges_opts, .pool = pool);
+	ck_assert_int_eq(memslot_ranges_create(&opts, &ranges), 0);
+	leaving = alloc(ranges, MB, 0);
+	full = ranges;
+	range = alloc(ranges, MB, 0);
+	full = NULL;
+	ck_assert_ptr_eq(range.base, leaving.base);
+	ck_assert_uint_eq(stats(ranges).failures, 0);
+	close_ranges(ranges);
+	ck_assert_int_eq(memslot_pool_destroy(pool), 0);
+}
+END_TEST
+
 START_TEST(a_request_that_no_slot_could_serve_takes_none)
 {
 	struct memslot_pool_stats pool_stats = {.size = sizeof pool_stats};
@@ -869,6 +903,7 @@ Suite *test_suite(void)
 	tcase_add_test(regions, zeros_are_found_beside_regions_without_memory);
 	tcase_add_test(regions, memory_is_in_one_region_only);
 	tcase_add_test(regions, a_region_may_be_drained_while_it_is_reset);
+	tcase_add_test(regions, what_came_free_while_the_pool_had_nothing_is_found);
 	tcase_add_test(regions, a_request_that_no_slot_could_serve_takes_none);
 	tcase_add_test(regions, release_is_called_without_the_lock);
 	tcase_add_test(regions, a_cut_that_is_refused_clears_nothing);

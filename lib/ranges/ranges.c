@@ -337,7 +337,8 @@ static int alloc(struct memslot_ranges *ranges, const struct wanted *wanted, uin
 	return 0;
 }
 
-/* The same once more, and again, with regions of the pool: as long as there are any. */
+/* The same again, with regions of the pool, as long as there are any; and once more then: others
+ * may have brought the last one, or given ranges back. */
 static __attribute__((noinline)) int alloc_more(struct memslot_ranges *ranges,
 	const struct wanted *wanted, uint32_t *ret_index, uint32_t *ret_high)
 {
@@ -352,8 +353,7 @@ static __attribute__((noinline)) int alloc_more(struct memslot_ranges *ranges,
 		grows = ms_regions_grow(
 			ranges, size, (uint64_t)wanted->align << ranges->unit_shift);
 		ms_ranges_enter(ranges);
-		if (grows)
-			error = alloc(ranges, wanted, ret_index, ret_high);
+		error = alloc(ranges, wanted, ret_index, ret_high);
 	}
 	return error;
 }
