@@ -372,6 +372,62 @@ START_TEST(guards_race_with_releases)
 }
 END_TEST
 
+struct guarding {
+	struct memslot_ring *ring;
+	const struct memslot_buffer *buffer;
+	pthread_barrier_t *start;
+	unsigned rounds;
+	int wrong;
+};
+
+static void *guard_and_complete(void *argument)
+{
+	struct guarding *guarding = argument;
+	struct memslot_completion done = {.size = sizeof done};
+	struct io_uring_cqe cqe = {.res = 1};
+	struct io_uring_sqe sqe;
+
+	pthread_barrier_wait(guarding->start);
+	for (unsigned i = 0; i < guarding->rounds && !guarding->wrong; i++) {
+		guarding->wrong += memslot_ring_prep_read(guarding->ring, &sqe, 0, guarding->buffer,
+					   0, 1, 0, i) != 0;
+		cqe.user_data = sqe.user_data;
+		guarding->wrong += memslot_ring_complete(guarding->ring, &cqe, &done) != 0 ||
+				   done.user_data != i;
+	}
+	return NULL;
+}
+
+/* One reference, copied: each ring's guard counts. */
+START_TEST(two_rings_guard_one_buffer_at_once)
+{
+	struct bench bench, second;
+	struct memslot_buffer buffer;
+	pthread_barrier_t start;
+	struct guarding here = {.start = &start, .rounds = test_rounds(100000)}, there;
+	pthread_t thread;
+
+	NEED_URING();
+	bench_begin(&bench, 4 * KB, 0);
+	bench_attach(&second, bench.buffers, 0);
+	buffer = buffer_get(bench.buffers, 1);
+	here.buffer = &buffer;
+	there = here;
+	here.ring = bench.ring;
+	there.ring = second.ring;
+	ck_assert_int_eq(pthread_barrier_init(&start, NULL, 2), 0);
+	ck_assert_int_eq(pthread_create(&thread, NULL, guard_and_complete, &there), 0);
+	guard_and_complete(&here);
+	pthread_join(thread, NULL);
+	pthread_barrier_destroy(&start);
+	ck_assert_int_eq(here.wrong + there.wrong, 0);
+	buffer_put(bench.buffers, &buffer);
+	ck_assert_uint_eq(buffers_stats(bench.buffers).live, 0);
+	bench_detach(&second);
+	bench_end(&bench);
+}
+END_TEST
+
 struct foreign {
 	struct bench *bench;
 	struct memslot_buffer buffer;
@@ -817,6 +873,7 @@ Suite *test_suite(void)
 	tcase = test_case(suite, "others");
 	tcase_set_timeout(tcase, 3600); /* rounds may be many */
 	tcase_add_test(tcase, guards_race_with_releases);
+	tcase_add_test(tcase, two_rings_guard_one_buffer_at_once);
 	tcase_add_loop_test(tcase, a_single_issuer_ring_is_refused_to_other_threads, 0, 2);
 	tcase_add_test(tcase, invariant_20_from_the_first_attach_on_the_pool_is_dead_in_a_child);
 	tcase_add_test(tcase, a_user_with_8_mib_of_locked_memory_has_what_fits_registered);

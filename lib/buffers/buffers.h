@@ -22,8 +22,9 @@
 
 /*
  * The word of a cell: generation << 32 | owner | references | operations in flight. Buffers are the
- * pool's again when the last two are zero. Who has the only reference, with no operation in flight,
- * is alone with the word: load and store. Everybody else changes it atomically.
+ * pool's again when the last two are zero. Who gives the only reference back, with no operation in
+ * flight, is alone with the word: load and store. Everybody else changes it atomically: a value may
+ * be copied, and two threads may prepare operations on it at once.
  */
 #define MS_CELL_OP 1ull
 #define MS_CELL_OPS 0x3fffull
@@ -103,7 +104,6 @@ struct memslot_buffers {
 	size_t bookkeeping_bytes;
 
 	_Atomic(uint64_t) epoch;
-	_Atomic(bool) dead; /* in this child */
 	_Atomic(uint32_t) magazine_room;
 
 	/* under the lock */
@@ -185,10 +185,10 @@ static inline struct ms_cell *ms_hand_cell(
 	return cell;
 }
 
-/* Has the caller it as `owner`, and is nobody else, user or kernel, at it? Then it is alone with
- * the cell. NULL: no, or it cannot be told at once. */
-static inline struct ms_cell *ms_hand_sole(
-	struct memslot_buffers *buffers, const struct memslot_buffer *buffer, uint64_t owners)
+/* Is it out, as one of `owners`, with one reference, and nobody else, user or kernel, at it? Its
+ * cell, with its word. NULL: no, or it cannot be told at once. */
+static inline struct ms_cell *ms_hand_sole(struct memslot_buffers *buffers,
+	const struct memslot_buffer *buffer, uint64_t owners, uint64_t *ret_word)
 {
 	uint32_t index = buffer->index;
 	struct ms_cell *cell = &buffers->cells[index];
@@ -196,8 +196,8 @@ static inline struct ms_cell *ms_hand_sole(
 	if (index >= buffers->cell_count ||
 		(buffer->handle | UINT32_MAX) != (buffers->handle | UINT32_MAX))
 		return NULL;
-	return (atomic_load_explicit(&cell->word, memory_order_acquire) | owners) ==
-			       (buffer->handle << 32 | MS_CELL_OUT | owners | MS_CELL_REF)
+	*ret_word = atomic_load_explicit(&cell->word, memory_order_acquire);
+	return (*ret_word | owners) == (buffer->handle << 32 | MS_CELL_OUT | owners | MS_CELL_REF)
 		       ? cell
 		       : NULL;
 }

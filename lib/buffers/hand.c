@@ -289,7 +289,8 @@ static __attribute__((noinline)) int release(
 /* One buffer, that goes into a magazine as it is. */
 static inline bool is_simple(struct memslot_buffers *buffers, const struct memslot_buffer *buffer)
 {
-	const struct ms_cell *cell = ms_hand_sole(buffers, buffer, MS_CELL_OUT);
+	uint64_t word;
+	const struct ms_cell *cell = ms_hand_sole(buffers, buffer, MS_CELL_OUT, &word);
 
 	return cell && cell->count == 1;
 }

@@ -54,8 +54,8 @@ static inline void fill(struct io_uring_sqe *sqe, const struct prep *prep, struc
 		.buf_index = fixed ? (uint16_t)area : 0};
 }
 
-/* As `begin`, where all is as it mostly is: the caller has the only reference, and is alone with
- * the word. False: it is not, and nothing changed. Calls nothing, so nothing has to be saved. */
+/* As `begin`, where all is as it mostly is: there is one reference, and no other operation. False:
+ * it is not so, and nothing changed. Calls nothing, so nothing has to be saved. */
 static inline __attribute__((always_inline)) bool begin_plain(
 	struct memslot_ring *ring, struct io_uring_sqe *sqe, const struct prep *prep)
 {
@@ -70,15 +70,16 @@ static inline __attribute__((always_inline)) bool begin_plain(
 		return false;
 	buffers = ring->buffers;
 	index = prep->buffer->index;
-	cell = ms_hand_sole(buffers, prep->buffer, MS_CELL_SELECTED);
+	cell = ms_hand_sole(buffers, prep->buffer, MS_CELL_SELECTED, &word);
 	if (!cell)
 		return false;
 	at = inside(buffers, index, prep->start, prep->size);
 	area = index >> buffers->area_shift;
 	if (!at || (prep->fixed && !ms_table_known(ring, area)))
 		return false;
-	word = atomic_load_explicit(&cell->word, memory_order_relaxed);
-	atomic_store_explicit(&cell->word, word + MS_CELL_OP, memory_order_release);
+	if (!atomic_compare_exchange_strong_explicit(&cell->word, &word, word + MS_CELL_OP,
+		    memory_order_acq_rel, memory_order_relaxed))
+		return false;
 	fill(sqe, prep, ms_prep_op(ring, prep->user_data), index, at,
 		prep->fixed && ring->fixed[area], area);
 	return true;
