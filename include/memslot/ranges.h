@@ -158,9 +158,9 @@ void memslot_expansion_abort(struct memslot_expansion *expansion);
  * Cost:   O(1); before it fails, a walk over what could have held it.
  * Errors: -EINVAL size 0, below min_size or beyond max_size, align no power of two or beyond max_align,
  *         unknown flag, FIXED in no region or no multiple of the unit, ZERO where no region has
- *         memory, or FIXED into one without; -EEXIST FIXED occupied, or in a region that is drained; -ENOSPC
- *         no room (that of a slot which another thread is bringing is not there yet), or max_ranges
- *         are live; -EMSGSIZE can never fit; -E2BIG options from a newer header
+ *         memory, or FIXED into one without; -EEXIST FIXED occupied, or in a region that is drained;
+ *         -ENOSPC no room (that of a slot which another thread is bringing is not there yet), or
+ *         max_ranges are live; -EMSGSIZE can never fit; -E2BIG options from a newer header
  */
 int memslot_ranges_alloc(struct memslot_ranges *ranges, uint64_t size, uint64_t align,
 		const struct memslot_range_opts *opts, struct memslot_range *ret_range);
