@@ -185,10 +185,10 @@ static inline struct ms_cell *ms_hand_cell(
 	return cell;
 }
 
-/* Is it out, as one of `owners`, with one reference, and nobody else, user or kernel, at it? Its
- * cell, with its word. NULL: no, or it cannot be told at once. */
+/* Is it out, with one reference, and nobody else, user or kernel, at it? Its cell, with its word.
+ * `either`: bits that do not matter. NULL: no, or it cannot be told at once. */
 static inline struct ms_cell *ms_hand_sole(struct memslot_buffers *buffers,
-	const struct memslot_buffer *buffer, uint64_t owners, uint64_t *ret_word)
+	const struct memslot_buffer *buffer, uint64_t either, uint64_t *ret_word)
 {
 	uint32_t index = buffer->index;
 	struct ms_cell *cell = &buffers->cells[index];
@@ -197,7 +197,7 @@ static inline struct ms_cell *ms_hand_sole(struct memslot_buffers *buffers,
 		(buffer->handle | UINT32_MAX) != (buffers->handle | UINT32_MAX))
 		return NULL;
 	*ret_word = atomic_load_explicit(&cell->word, memory_order_acquire);
-	return (*ret_word | owners) == (buffer->handle << 32 | MS_CELL_OUT | owners | MS_CELL_REF)
+	return (*ret_word | either) == (buffer->handle << 32 | MS_CELL_OUT | either | MS_CELL_REF)
 		       ? cell
 		       : NULL;
 }

@@ -290,7 +290,7 @@ static __attribute__((noinline)) int release(
 static inline bool is_simple(struct memslot_buffers *buffers, const struct memslot_buffer *buffer)
 {
 	uint64_t word;
-	const struct ms_cell *cell = ms_hand_sole(buffers, buffer, MS_CELL_OUT, &word);
+	const struct ms_cell *cell = ms_hand_sole(buffers, buffer, 0, &word);
 
 	return cell && cell->count == 1;
 }

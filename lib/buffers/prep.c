@@ -70,7 +70,7 @@ static inline __attribute__((always_inline)) bool begin_plain(
 		return false;
 	buffers = ring->buffers;
 	index = prep->buffer->index;
-	cell = ms_hand_sole(buffers, prep->buffer, MS_CELL_SELECTED, &word);
+	cell = ms_hand_sole(buffers, prep->buffer, MS_CELL_OUT ^ MS_CELL_SELECTED, &word);
 	if (!cell)
 		return false;
 	at = inside(buffers, index, prep->start, prep->size);

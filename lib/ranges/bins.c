@@ -222,6 +222,20 @@ uint32_t ms_bins_alloc(
 	return place.index == MS_BINS_NONE ? MS_BINS_NONE : take(arena, &place, size);
 }
 
+uint32_t ms_bins_alloc_in(
+	const struct ms_arena *arena, uint32_t region, uint32_t size, uint32_t align)
+{
+	uint32_t index = arena->first[region];
+	struct place place;
+
+	for (uint32_t steps = arena->node_max; steps && index < arena->node_max; steps--) {
+		if (fits(arena, index, size, align, &place))
+			return take(arena, &place, size);
+		index = arena->nodes[index].right;
+	}
+	return MS_BINS_NONE;
+}
+
 uint32_t ms_bins_alloc_at(
 	const struct ms_arena *arena, uint32_t index, uint32_t offset, uint32_t size)
 {

@@ -60,6 +60,9 @@ MS_HIDDEN bool ms_bins_extend(const struct ms_arena *arena, uint32_t region, uin
  * MS_BINS_NONE. Exact: there is none only when there is none. `best`: the tightest of a few. */
 MS_HIDDEN uint32_t ms_bins_alloc(
 	const struct ms_arena *arena, uint32_t size, uint32_t align, bool best);
+/* The same in one region: the first that fits. O(nodes). */
+MS_HIDDEN uint32_t ms_bins_alloc_in(
+	const struct ms_arena *arena, uint32_t region, uint32_t size, uint32_t align);
 /* These units of a region, that lie in a free node: the same. */
 MS_HIDDEN uint32_t ms_bins_alloc_at(
 	const struct ms_arena *arena, uint32_t node, uint32_t offset, uint32_t size);

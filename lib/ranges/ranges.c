@@ -276,19 +276,10 @@ static int alloc_in_memory(
 	struct memslot_ranges *ranges, const struct wanted *wanted, uint32_t *ret_index)
 {
 	for (uint32_t i = 0; i < ranges->base_count; i++) {
-		uint32_t number = ranges->by_base[i], index = ranges->first[number];
-		while (index != MS_BINS_NONE) {
-			const struct ms_node *node = ms_ranges_node(ranges, index);
-			uint32_t padding =
-				(0u - (ranges->bias[number] + node->offset)) & (wanted->align - 1);
-			if (!ms_bins_used(node) &&
-				(uint64_t)padding + wanted->units <= node->size) {
-				*ret_index = ms_bins_alloc_at(&ranges->arena, index,
-					node->offset + padding, wanted->units);
-				return *ret_index == MS_BINS_NONE ? -ENOSPC : 0;
-			}
-			index = node->right;
-		}
+		*ret_index = ms_bins_alloc_in(
+			&ranges->arena, ranges->by_base[i], wanted->units, wanted->align);
+		if (*ret_index != MS_BINS_NONE)
+			return 0;
 	}
 	return ranges->base_count || ranges->pool ? -ENOSPC : -EINVAL;
 }
